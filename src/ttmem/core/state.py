@@ -1,0 +1,71 @@
+"""What a memory holds: fast weights, and what the write rule remembers."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Tree = dict[str, Tensor]
+"""Named tensors whose leading dimension is the batch: one copy of the fast weights per row."""
+
+Velocity = tuple
+"""What a rule remembers between steps; each rule defines its own layout, made of trees and nested tuples."""
+
+
+class State(NamedTuple):
+    """A memory in the middle of being written.
+
+    `fast` are the weights the write changes, `velocity` what the rule remembers (momentum, Adam's moments), `step` the
+    number of writes done so far: rates may depend on it, so writing 2 + 3 times equals writing 5 times.
+    """
+
+    fast: Tree
+    velocity: Velocity = ()
+    step: int = 0
+
+
+class Log(NamedTuple):
+    """What one write reports: the `loss` before it and the norm of its `surprise` (the gradient), each `(batch,)`."""
+
+    loss: Tensor
+    surprise: Tensor
+
+
+def map_state(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """Apply `function` to every tensor of a nested structure of dicts and (named) tuples; other leaves are kept."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {name: map_state(function, leaf) for name, leaf in tree.items()}
+    if isinstance(tree, tuple):
+        leaves = [map_state(function, leaf) for leaf in tree]
+        return type(tree)(*leaves) if hasattr(tree, "_fields") else tuple(leaves)
+    return tree
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensors of a nested structure, in a fixed order."""
+    found: list[Tensor] = []
+
+    def collect(leaf: Tensor) -> Tensor:
+        found.append(leaf)
+        return leaf
+
+    map_state(collect, tree)
+    return found
+
+
+def detach(state: State) -> State:
+    """The same memory, cut from the graph that wrote it.
+
+    >>> detach(State({"w": torch.ones(1, 2, requires_grad=True)})).fast["w"].requires_grad
+    False
+    """
+    return map_state(lambda leaf: leaf.detach(), state)
+
+
+def row_norm(tree: Tree) -> Tensor:
+    """The Euclidean norm of each row over all tensors of the tree, `(batch,)`; its gradient at zero is zero."""
+    squares = torch.stack([leaf.flatten(1).square().sum(1) for leaf in tree.values()]).sum(0)
+    return torch.sqrt(squares.clamp_min(torch.finfo(squares.dtype).tiny))

@@ -1,0 +1,57 @@
+"""What every memory has: initial values, the tokens a backbone reads, and what is kept after a write."""
+
+from typing import NamedTuple
+
+import torch
+from einops import repeat
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ..core.state import Tree
+
+
+class Source(NamedTuple):
+    """The context as a memory sees it: embeddings `(b, t, d)` and which of them are tokens, not padding, `(b, t)`."""
+
+    embeddings: Float[Tensor, "b t d"]
+    mask: Bool[Tensor, "b t"]
+
+
+class Memory(nn.Module):
+    """Fast weights and how a backbone reads them.
+
+    The module holds only the *initial* values, which the outer loop learns; the fast weights themselves travel as a
+    tree. What is carried from write to write, and kept in the end, are the tokens alone, under the name `mem`.
+
+    Args:
+        slots: number of memory tokens M.
+        dim: their width d.
+    """
+
+    kind = ""
+
+    def __init__(self, slots: int, dim: int):
+        super().__init__()
+        if slots < 1 or dim < 1:
+            raise ValueError(f"slots and dim must be >= 1, got {slots} and {dim}")
+        self.slots, self.dim = slots, dim
+        self.init = nn.ParameterDict({"mem": torch.randn(slots, dim) * 0.02})
+
+    @property
+    def names(self) -> list[str]:
+        """The fast weights a write changes."""
+        return list(self.init)
+
+    def start(self, batch: int) -> Tree:
+        """The memory before any write, `{"mem": (batch, slots, dim)}`."""
+        return {"mem": repeat(self.init["mem"], "m d -> b m d", b=batch)}
+
+    def open(self, kept: Tree) -> Tree:
+        """All fast weights of a write: the kept tokens, and fresh copies of the initial values of the rest."""
+        batch = len(kept["mem"])
+        rest = {n: w.expand(batch, *w.shape) for n, w in self.init.items() if n != "mem"}
+        return {"mem": kept["mem"]} | rest
+
+    def tokens(self, fast: Tree, source: Source) -> Float[Tensor, "b m d"]:
+        """The memory tokens the backbone reads while `source` is being written."""
+        raise NotImplementedError

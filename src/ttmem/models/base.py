@@ -1,0 +1,108 @@
+"""What the rest of the package knows of a model: four methods, and of a backbone: three."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ..core.state import Log, State
+
+
+class Outcome(NamedTuple):
+    """What an episode gives the outer loop: the `loss` to minimise, its `parts` in nats, and which answers are right."""
+
+    loss: Float[Tensor, ""]
+    parts: dict[str, Tensor]
+    exact: Bool[Tensor, "b q"]
+    right: Bool[Tensor, "b q y"]
+
+
+@runtime_checkable
+class Episode(Protocol):
+    """A batch of contexts to write and questions to answer from memory alone (`ttmem.tasks.Episode`)."""
+
+    context: Tensor
+    query: Tensor
+    target: Tensor
+    answer: Tensor
+    pad: int
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A decoder that memory tokens can be put in front of; `ttmem.models.Transformer` is one."""
+
+    dim: int
+    vocab: int
+
+    @property
+    def head(self) -> nn.Module:
+        """What makes logits of hidden states; a write head starts as its copy."""
+
+    def embed(self, ids: Int[Tensor, "*b t"]) -> Float[Tensor, "*b t d"]:
+        """Embeddings of ids."""
+
+    def hidden(self, x: Tensor, prefix: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Hidden states of the tokens behind the prefix, and of the prefix's last token."""
+
+    def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
+        """Next-token logits."""
+
+
+@runtime_checkable
+class MemoryModel(Protocol):
+    """Tasks, evaluation, serving and training know a model by these four methods only."""
+
+    def start(self, batch: int) -> State:
+        """A memory that has read nothing."""
+
+    def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
+        """Read the context into the memory."""
+
+    def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y v"]:
+        """Logits of the target's tokens, from the memory and the query alone."""
+
+    def loss(self, episode: Episode) -> Outcome:
+        """Write, read, and compare."""
+
+
+class Joined(NamedTuple):
+    """Questions and answers as rows of one sequence, and where in it each target token is predicted."""
+
+    ids: Int[Tensor, "r n"]
+    place: Int[Tensor, "r y"]
+
+
+def join(query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"], pad: int) -> Joined:
+    """Put each target right behind its query, padding moved to the end.
+
+    >>> join(torch.tensor([[[7, 0]]]), torch.tensor([[[8, 9]]]), pad=0)
+    Joined(ids=tensor([[7, 8, 9, 0]]), place=tensor([[0, 1]]))
+    """
+    query, target = query.flatten(0, 1), target.flatten(0, 1)
+    row = torch.cat([query, target], dim=1)
+    order = (row == pad).to(torch.int8).argsort(dim=1, stable=True)
+    first = (query != pad).sum(1, keepdim=True) - 1
+    return Joined(row.gather(1, order), first + torch.arange(target.shape[1], device=row.device))
+
+
+def answer_logits(
+    backbone: Backbone, memory: Float[Tensor, "b m d"] | None, joined: Joined, batch: int
+) -> Float[Tensor, "b q y v"]:
+    """Logits of the target tokens of `batch` x q joined rows, behind a memory."""
+    hidden, _ = backbone.hidden(backbone.embed(joined.ids[:, :-1]), memory)
+    asked = hidden.gather(1, joined.place[..., None].expand(-1, -1, hidden.shape[-1]))
+    return rearrange(backbone.logits(asked), "(b q) y v -> b q y v", b=batch)
+
+
+def score(logits: Float[Tensor, "b q y v"], episode: Episode) -> Outcome:
+    """The read loss (mean nats per target token) and which answers are right in every answer token."""
+    target = episode.target.to(torch.long)
+    kept = target != episode.pad
+    nats = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none").view(target.shape)
+    read = (nats * kept).sum() / kept.sum()
+    right = logits.argmax(-1) == target
+    return Outcome(read, {"read": read.detach()}, (right | ~episode.answer).all(-1), right)

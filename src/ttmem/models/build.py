@@ -1,0 +1,90 @@
+"""From one flat config to a model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..memories import MemoryMLP, MemoryTokens, NeuralMemory
+from .forward_memory import ForwardMemory
+from .full_context import FullContext
+from .meta_memory import MetaMemory, WriteConfig
+from .transformer import Transformer, TransformerConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig(WriteConfig, TransformerConfig):
+    """Everything that shapes a model: the decoder's fields, the write's fields, and the memory's.
+
+    Args:
+        memory: tokens, neural, mlp; or a baseline: none (never written), forward (one forward pass), full (the
+            context itself).
+        slots: memory tokens M.
+        memory_conv: kernel of the convolution over emb(C) in neural and mlp.
+    """
+
+    memory: str = "tokens"
+    slots: int = 8
+    memory_conv: int = 4
+
+    def __post_init__(self):
+        TransformerConfig.__post_init__(self)
+        WriteConfig.__post_init__(self)
+        if self.memory not in MODELS:
+            raise ValueError(f"memory must be one of {', '.join(MODELS)}, got {self.memory!r}")
+        if self.slots < 1 or self.memory_conv < 0:
+            raise ValueError(f"slots must be >= 1 and memory_conv >= 0, got {self.slots} and {self.memory_conv}")
+
+
+def tokens(config: ModelConfig) -> nn.Module:
+    """Memory tokens."""
+    return MetaMemory(Transformer(config), MemoryTokens(config.slots, config.dim), config)
+
+
+def neural(config: ModelConfig) -> nn.Module:
+    """The deck's NeuralMemory."""
+    memory = NeuralMemory(config.slots, config.dim, config.heads, conv=config.memory_conv)
+    return MetaMemory(Transformer(config), memory, config)
+
+
+def mlp(config: ModelConfig) -> nn.Module:
+    """The deck's MemoryMLP."""
+    return MetaMemory(Transformer(config), MemoryMLP(config.slots, config.dim, conv=config.memory_conv), config)
+
+
+def none(config: ModelConfig) -> nn.Module:
+    """No memory at all: guessing from the question."""
+    return FullContext(Transformer(config), reads=False)
+
+
+def forward(config: ModelConfig) -> nn.Module:
+    """Memory tokens written by one forward pass."""
+    return ForwardMemory(Transformer(config), config.slots)
+
+
+def full(config: ModelConfig) -> nn.Module:
+    """The context itself."""
+    return FullContext(Transformer(config))
+
+
+MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "tokens": tokens,
+    "neural": neural,
+    "mlp": mlp,
+    "none": none,
+    "forward": forward,
+    "full": full,
+}
+
+
+def build(config: ModelConfig, seed: int | None = None) -> nn.Module:
+    """The model of a config; with a seed its initial weights are the same every time.
+
+    >>> sum(p.numel() for p in build(ModelConfig(memory="neural")).parameters())
+    175112
+    """
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return MODELS[config.memory](config)

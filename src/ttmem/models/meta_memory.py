@@ -1,0 +1,157 @@
+"""Meta-learned memory: written by gradient descent, read by the backbone (GradMem; the deck's NeuralMemory, MemoryMLP).
+
+WRITE   context ──embed──> [memory | c_1 .. c_T] ──backbone (frozen)──> reconstruct c_1 .. c_T
+                              ^ K gradient steps on the mean log-loss, one copy per sample
+READ    query   ──embed──> [memory | q_1 .. q_S] ──backbone──> answer          (the context is gone)
+OUTER   d(read loss + w * write loss) through the K steps -> backbone, initial memory, step sizes, write head
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..core.gradient import check_meta_gradient
+from ..core.loop import begin, fold, scheduled_step
+from ..core.objectives import token_loss
+from ..core.rates import LearnedRates
+from ..core.rules import Rule, adam, chain, clip, forget, momentum, sgd
+from ..core.state import Log, State, Tree
+from ..memories.base import Memory, Source
+from .base import Backbone, Episode, Outcome, answer_logits, join, score
+
+RULES = {"sgd": sgd, "momentum": momentum, "titans": lambda: chain(momentum(), forget()), "adam": adam}
+
+
+@dataclass(frozen=True)
+class WriteConfig:
+    """How a memory is written.
+
+    Args:
+        steps: gradient steps K of one write; at test time any number can be asked for.
+        lr: where the learned step size of memory tokens starts.
+        memory_lr: where that of other fast weights (matrices of neural and mlp) starts.
+        rule: sgd, momentum, titans (momentum and forgetting) or adam.
+        momentum, forget: where these learned rates start (rules that use them).
+        clip: largest norm of a row's surprise; None: no limit.
+        meta_gradient: second, first, none, or last_K.
+        head: a separate write head beside the backbone's own. It starts as a copy: what the first gradients write is
+            then in the words the read head understands; from an unrelated start nothing is learnt.
+        projection: a learned linear map of the memory in front of the backbone, started as the identity.
+        weight: w of the outer loss, read + w * write.
+        recompute: keep no activations of the write steps; slower, memory flat in K.
+    """
+
+    steps: int = 2
+    lr: float = 2.5
+    memory_lr: float = 0.03
+    rule: str = "sgd"
+    momentum: float = 0.5
+    forget: float = 0.01
+    clip: float | None = None
+    meta_gradient: str = "second"
+    head: bool = True
+    projection: bool = False
+    weight: float = 0.5
+    recompute: bool = False
+
+    def __post_init__(self):
+        check_meta_gradient(self.meta_gradient)
+        if self.rule not in RULES:
+            raise ValueError(f"rule must be one of {', '.join(RULES)}, got {self.rule!r}")
+        if self.steps < 0 or self.weight < 0 or not min(self.lr, self.memory_lr) > 0:
+            raise ValueError(
+                f"steps and weight must be >= 0 and lr, memory_lr > 0, got {self.steps}, {self.weight}, {self.lr}, "
+                f"{self.memory_lr}"
+            )
+
+    def make_rule(self) -> Rule:
+        """The rule, behind clipping where asked."""
+        rule = RULES[self.rule]()
+        return chain(clip(self.clip), rule) if self.clip is not None else rule
+
+    def make_rates(self, names: list[str]) -> LearnedRates:
+        """The learned rates of the fast weights: the tokens start at `lr`, weight matrices at `memory_lr`."""
+        used = {"momentum": ("momentum",), "titans": ("momentum", "forget")}.get(self.rule, ())
+        lr = {name: self.lr if name == "mem" else self.memory_lr for name in names}
+        return LearnedRates(lr, max(self.steps, 1), **{part: getattr(self, part) for part in used})
+
+
+class MetaMemory(nn.Module):
+    """A backbone and a memory that it learns to write by gradient descent.
+
+    >>> from ttmem.memories import MemoryTokens
+    >>> from ttmem.models import Transformer, TransformerConfig
+    >>> model = MetaMemory(Transformer(TransformerConfig(dim=32, layers=2)), MemoryTokens(slots=4, dim=32))
+    >>> state, log = model.write(model.start(3), torch.randint(4, 66, (3, 20)))   # 3 contexts of 20 tokens
+    >>> state.fast["mem"].shape, log.loss.shape                                   # all that is kept; loss per step, row
+    (torch.Size([3, 4, 32]), torch.Size([2, 3]))
+    """
+
+    def __init__(self, backbone: Backbone, memory: Memory, config: WriteConfig = WriteConfig(), pad: int = 0):
+        super().__init__()
+        if memory.dim != backbone.dim:
+            raise ValueError(f"memory has dim {memory.dim}, the backbone {backbone.dim}: give both the same")
+        self.backbone, self.memory, self.config, self.pad = backbone, memory, config, pad
+        self.rates = config.make_rates(memory.names)
+        self.write_head = copy.deepcopy(backbone.head) if config.head else None
+        self.projection = nn.Parameter(torch.eye(memory.dim)) if config.projection else None
+
+    def start(self, batch: int) -> State:
+        """A memory that has read nothing, for `batch` rows."""
+        return State(self.memory.start(batch))
+
+    def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
+        """K gradient steps on the context; what comes back holds the memory tokens alone.
+
+        The log's `loss` and `surprise` are `(steps, batch)`: nats per token and gradient norm before each step.
+        """
+        steps, rule = self.config.steps if steps is None else steps, self.config.make_rule()
+        source = self.source(context)
+
+        def objective(fast: Tree, data: Tensor) -> Tensor:
+            return self.reconstruction(self.memory.tokens(fast, source), data, source)
+
+        step = scheduled_step(objective, rule, self.rates, self.config.meta_gradient, steps)
+        opened = begin(rule, self.memory.open(state.fast))
+        written, log = fold(step, opened, [context] * steps, self.config.recompute)
+        return State({"mem": self.memory.tokens(written.fast, source)}, (), state.step + 1), log
+
+    def source(self, context: Int[Tensor, "b t"]) -> Source:
+        """The context's embeddings and which of them are tokens."""
+        return Source(self.backbone.embed(context), context != self.pad)
+
+    def reconstruction(
+        self, tokens: Float[Tensor, "b m d"], context: Int[Tensor, "b t"], source: Source
+    ) -> Float[Tensor, "b"]:
+        """The write loss: mean nats per token of the context, each predicted from the memory and what came before."""
+        hidden, last = self.backbone.hidden(source.embeddings[:, :-1], self.project(tokens))
+        assert last is not None
+        hidden = torch.cat([last[:, None], hidden], dim=1)
+        logits = self.backbone.logits(hidden) if self.write_head is None else self.write_head(hidden)
+        return token_loss(logits, context, source.mask)
+
+    def project(self, tokens: Float[Tensor, "b m d"]) -> Float[Tensor, "b m d"]:
+        """The memory as the backbone sees it."""
+        return tokens if self.projection is None else tokens @ self.projection
+
+    def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y v"]:
+        """Logits of every target token, given the memory, the query and the target tokens before it."""
+        memory = self.project(state.fast["mem"])
+        return answer_logits(self.backbone, memory, join(query, target, self.pad), len(query))
+
+    def loss(self, episode: Episode) -> Outcome:
+        """Write each context once, answer all its questions: read loss + w * write loss at the written memory."""
+        state, log = self.write(self.start(len(episode.context)), episode.context)
+        outcome = score(self.read(state, episode.query, episode.target), episode)
+        parts = outcome.parts
+        if len(log.loss):
+            parts = parts | {"write_first": log.loss[0].detach().mean()}
+        if not self.config.weight:
+            return outcome._replace(parts=parts)
+        left = self.reconstruction(state.fast["mem"], episode.context, self.source(episode.context)).mean()
+        return outcome._replace(loss=outcome.loss + self.config.weight * left, parts=parts | {"write": left.detach()})
+
+    forward = loss

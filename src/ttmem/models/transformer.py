@@ -1,0 +1,151 @@
+"""A Llama-like decoder that reads memory tokens in front of its own (Touvron et al. 2023).
+
+memory tokens  m_1 .. m_M ──┐ seen by every token, see only themselves
+tokens         x_1 .. x_T ──┴─> [norm, conv, attention] + [norm, SwiGLU], L times ─> norm ─> logits
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..nn.attention import attend, visible
+from ..nn.layers import CausalConv, RMSNorm, SwiGLU, rotary
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The shape of the decoder.
+
+    Args:
+        vocab: number of token ids.
+        dim: width; `layers`, `heads`: depth and attention heads (heads divide dim).
+        hidden: width of the feed-forward; None takes 8/3 of dim.
+        conv: kernel of the short causal convolution before attention; 0 leaves it out.
+        positions: "none" or "rope". Without positions a memory can only be addressed by content, which is what
+            reading by key needs; with them the write finds the easier address first: the place in the context.
+        window: tokens see at most this many tokens back, themselves included (and all memory tokens); None: all.
+    """
+
+    vocab: int = 70
+    dim: int = 64
+    layers: int = 3
+    heads: int = 4
+    hidden: int | None = None
+    conv: int = 4
+    positions: str = "none"
+    window: int | None = None
+
+    def __post_init__(self):
+        for field in ("vocab", "dim", "layers", "heads"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be >= 1, got {getattr(self, field)}")
+        if self.dim % self.heads or (self.positions == "rope" and self.dim // self.heads % 2):
+            raise ValueError(f"heads must divide dim (into even parts with rope), got {self.heads} and {self.dim}")
+        if self.positions not in ("none", "rope"):
+            raise ValueError(f"positions must be none or rope, got {self.positions!r}")
+        if self.conv < 0 or (self.window is not None and self.window < 1):
+            raise ValueError(f"conv must be >= 0 and window >= 1 or None, got {self.conv} and {self.window}")
+
+
+class Attention(nn.Module):
+    """Causal self-attention of tokens behind a prefix that they all see."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.conv = CausalConv(config.dim, config.conv) if config.conv else None
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim, bias=False)
+
+    def project(self, x: Tensor, past: Tensor | None, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.conv(x, past) if self.conv else x
+        q, k, v = rearrange(self.qkv(x), "b t (n h e) -> n b h t e", n=3, h=self.config.heads)
+        return (rotary(q, start), rotary(k, start), v) if self.config.positions == "rope" else (q, k, v)
+
+    def mix(self, q: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+        """Attention over the concatenated keys and values, the last of which are the queries' own."""
+        k, v = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in (keys, values))
+        t, prefix = q.shape[2], k.shape[2] - q.shape[2]
+        window = self.config.window if prefix else None
+        mask = visible(t, prefix, window, q.device)
+        return self.out(rearrange(attend(q, k, v, mask), "b h t e -> b t (h e)"))
+
+
+def spread(x: Tensor, rows: int) -> Tensor:
+    """Repeat each row so that there are `rows` of them: several questions share one memory."""
+    return x if len(x) == rows else repeat(x, "b ... -> (b q) ...", q=rows // len(x))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each behind a norm and added to its input."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        hidden = config.hidden or int(config.dim * 8 / 3)
+        self.attention, self.feed = Attention(config), SwiGLU(config.dim, hidden)
+        self.before_attention, self.before_feed = RMSNorm(config.dim), RMSNorm(config.dim)
+
+    def forward(self, x: Tensor, prefix: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        attention, rows = self.attention, len(x)
+        normed, past, keys, values, start = self.before_attention(x), None, [], [], 0
+        if prefix is not None:
+            past, start = self.before_attention(prefix), prefix.shape[1]
+            q, k, v = attention.project(past, None, 0)
+            keys, values = [spread(k, rows)], [spread(v, rows)]
+            prefix = prefix + attention.mix(q, [k], [v])
+            prefix = prefix + self.feed(self.before_feed(prefix))
+            past = spread(past, rows)
+        q, k, v = attention.project(normed, past, start)
+        x = x + attention.mix(q, [*keys, k], [*values, v])
+        return x + self.feed(self.before_feed(x)), prefix
+
+
+class Transformer(nn.Module):
+    """The decoder, as a backbone: `embed`, `hidden`, `logits`.
+
+    >>> backbone = Transformer(TransformerConfig(dim=32, layers=2))
+    >>> x = backbone.embed(torch.zeros(6, 5, dtype=torch.long))            # 6 rows: 3 questions for each of 2 memories
+    >>> h, last = backbone.hidden(x, prefix=torch.zeros(2, 8, 32))
+    >>> h.shape, last.shape, backbone.logits(h).shape
+    (torch.Size([6, 5, 32]), torch.Size([2, 32]), torch.Size([6, 5, 70]))
+    """
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config, self.dim, self.vocab = config, config.dim, config.vocab
+        self.embedding = nn.Embedding(config.vocab, config.dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.dim)
+        self.head = nn.Linear(config.dim, config.vocab, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal(0, 0.02) everywhere; projections that end in the residual stream smaller by sqrt(2 layers)."""
+        for name, weight in self.named_parameters():
+            if name.endswith(("embedding.weight", "head.weight", "qkv.weight", "up.weight")):
+                nn.init.normal_(weight, std=0.02)
+            elif name.endswith(("out.weight", "down.weight")):
+                nn.init.normal_(weight, std=0.02 * (2 * self.config.layers) ** -0.5)
+
+    def embed(self, ids: Int[Tensor, "*b t"]) -> Float[Tensor, "*b t d"]:
+        """The embeddings of ids."""
+        return self.embedding(ids)
+
+    def hidden(
+        self, x: Float[Tensor, "r t d"], prefix: Float[Tensor, "b m d"] | None = None
+    ) -> tuple[Float[Tensor, "r t d"], Float[Tensor, "b d"] | None]:
+        """Hidden states of the tokens, and of the prefix's last token (which predicts the first token).
+
+        `r` is a multiple of `b`: rows of x that belong together share one prefix. Tokens are causal, so padding on the
+        right changes nothing.
+        """
+        for block in self.blocks:
+            x, prefix = block(x, prefix)
+        return self.norm(x), None if prefix is None else self.norm(prefix[:, -1])
+
+    def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
+        """Next-token logits."""
+        return self.head(hidden)

@@ -1,0 +1,39 @@
+"""Attention that can be differentiated twice: the one place of the package that picks a backend."""
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def attend(
+    q: Float[Tensor, "b h t e"],
+    k: Float[Tensor, "b h s e"],
+    v: Float[Tensor, "b h s e"],
+    mask: Bool[Tensor, "*#bh #t s"] | None = None,
+) -> Float[Tensor, "b h t e"]:
+    """Softmax attention of `t` queries over `s` keys; `mask` is true where a query may look.
+
+    Written out as matrix products, because the fused kernels of `scaled_dot_product_attention` have no second
+    derivative, which a second-order write needs; on small segments it is also as fast.
+    """
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1) @ v
+
+
+@lru_cache(maxsize=64)
+def visible(t: int, prefix: int, window: int | None, device: torch.device) -> Bool[Tensor, "t s"]:
+    """Who sees whom when `t` tokens follow `prefix` memory tokens: `(t, prefix + t)`, true where allowed.
+
+    Every token sees the whole prefix, itself, and what came before it, at most `window` tokens of it (None: all).
+
+    >>> visible(3, 1, 2, torch.device("cpu")).int().tolist()
+    [[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 1, 1]]
+    """
+    with torch.inference_mode(False):
+        row, column = torch.arange(t, device=device)[:, None], torch.arange(t, device=device)
+        near = (column <= row) & (row - column < (window or t + 1))
+        return torch.cat([near.new_ones(t, prefix), near], dim=1)

@@ -1,0 +1,61 @@
+"""Bricks of the decoders: normalisation, rotary positions, a short causal convolution, the gated feed-forward."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """`x / rms(x) * weight` over the last dimension (Zhang & Sennrich 2019)."""
+
+    def __init__(self, dim: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+
+
+class CausalConv(nn.Module):
+    """Depthwise convolution over the `kernel` last tokens, added to its input; it starts as the identity.
+
+    It hands each token its neighbours, without which heads that match a key and read what followed it form late or not
+    at all. Written as shifted sums: cheap for a short kernel, and twice differentiable everywhere.
+    """
+
+    def __init__(self, dim: int, kernel: int = 4):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(kernel, dim) * 0.3 * kernel**-0.5)
+        self.kernel = kernel
+
+    def forward(self, x: Float[Tensor, "b t d"], past: Float[Tensor, "b p d"] | None = None) -> Float[Tensor, "b t d"]:
+        """`past` are the tokens before `x`; where there are fewer than kernel - 1 of them, zeros stand in."""
+        t, reach = x.shape[1], self.kernel - 1
+        seen = x if past is None else torch.cat([past[:, -reach:], x], dim=1)
+        seen = F.pad(seen, (0, 0, t + reach - seen.shape[1], 0))
+        return x + sum(seen[:, i : i + t] * self.weight[i] for i in range(self.kernel))
+
+
+class SwiGLU(nn.Module):
+    """`down(silu(gate(x)) * up(x))` (Shazeer 2020)."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.up = nn.Linear(dim, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        gate, up = self.up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+def rotary(x: Float[Tensor, "b h t e"], start: int = 0, base: float = 10_000.0) -> Float[Tensor, "b h t e"]:
+    """Rotate pairs of channels by an angle that grows with the position `start, start + 1, ...` (Su et al. 2021)."""
+    t, e = x.shape[-2:]
+    frequency = base ** (-torch.arange(0, e, 2, device=x.device, dtype=torch.float32) / e)
+    angle = torch.arange(start, start + t, device=x.device, dtype=torch.float32)[:, None] * frequency
+    cos, sin = (part.repeat(1, 2).to(x.dtype) for part in (angle.cos(), angle.sin()))
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
