@@ -33,10 +33,10 @@ def surprise(objective: Objective, fast: Tree, data: Any, meta: str = "second") 
     has no graph) and `torch.inference_mode()`.
     """
     second = meta == "second" and torch.is_grad_enabled()
-    if torch.is_inference_mode_enabled():
-        return _functional(objective, fast, data)
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return _functional(objective, fast, data, second)
     with torch.enable_grad():
-        leaves = {n: w if second and w.requires_grad else w.detach().requires_grad_() for n, w in fast.items()}
+        leaves = {n: w if second and w.requires_grad else _leaf(w) for n, w in fast.items()}
         losses = objective(leaves, data)
         grads = torch.autograd.grad(
             losses.sum(), list(leaves.values()), create_graph=second, allow_unused=True, materialize_grads=True
@@ -44,12 +44,23 @@ def surprise(objective: Objective, fast: Tree, data: Any, meta: str = "second") 
     return dict(zip(leaves, grads, strict=True)), losses if second else losses.detach()
 
 
-def _functional(objective: Objective, fast: Tree, data: Any) -> tuple[Tree, Tensor]:
-    """Autograd refuses tensors made in inference mode; torch.func does not."""
+def _leaf(weight: Tensor) -> Tensor:
+    """A leaf with the same numbers; autograd refuses what was written in inference mode, so that is copied."""
+    return (weight.clone() if weight.is_inference() else weight.detach()).requires_grad_()
+
+
+def _functional(objective: Objective, fast: Tree, data: Any, second: bool) -> tuple[Tree, Tensor]:
+    """The same by torch.func, which runs where autograd.grad does not: in inference mode, and inside torch.compile.
+
+    What the compiler sees is a forward pass that holds the inner gradient, and differentiates that once; it refuses to
+    differentiate a gradient of its own a second time.
+    """
 
     def total(weights: Tree) -> tuple[Tensor, Tensor]:
         losses = objective(weights, data)
         return losses.sum(), losses
 
     grads, losses = torch.func.grad(total, has_aux=True)(fast)
-    return grads, losses
+    if second:
+        return grads, losses
+    return {name: grad.detach() for name, grad in grads.items()}, losses.detach()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -20,6 +21,7 @@ def token_loss(
 
     A row without any such position has loss 0. Source: GradMem (arXiv 2603.13875), the write loss.
     """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
     return (nats * mask).sum(1) / mask.sum(1).clamp(min=1)
 

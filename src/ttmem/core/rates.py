@@ -64,6 +64,8 @@ class LearnedRates(nn.Module):
         self.raw = nn.ParameterDict({f"lr_{name}": torch.tensor(x).log().repeat(steps) for name, x in lr.items()})
         for part, start in (("momentum", momentum), ("forget", forget)):
             if start is not None:
+                if not 0 < start < 1:
+                    raise ValueError(f"{part} must be > 0 and < 1, or None to leave it out, got {start}")
                 self.parts.append(part)
                 raw = torch.logit(torch.tensor(start)).repeat(steps)
                 self.raw.update({f"{part}_{name}": raw.clone() for name in lr})

@@ -17,6 +17,11 @@ class Source(NamedTuple):
     mask: Bool[Tensor, "b t"]
 
 
+def wide(x: Tensor) -> Tensor:
+    """At least float32: steps are smaller than what short floats can add."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Memory(nn.Module):
     """Fast weights and how a backbone reads them.
 
@@ -44,12 +49,12 @@ class Memory(nn.Module):
 
     def start(self, batch: int) -> Tree:
         """The memory before any write, `{"mem": (batch, slots, dim)}`."""
-        return {"mem": repeat(self.init["mem"], "m d -> b m d", b=batch)}
+        return {"mem": repeat(wide(self.init["mem"]), "m d -> b m d", b=batch)}
 
     def open(self, kept: Tree) -> Tree:
         """All fast weights of a write: the kept tokens, and fresh copies of the initial values of the rest."""
         batch = len(kept["mem"])
-        rest = {n: w.expand(batch, *w.shape) for n, w in self.init.items() if n != "mem"}
+        rest = {n: wide(w).expand(batch, *w.shape) for n, w in self.init.items() if n != "mem"}
         return {"mem": kept["mem"]} | rest
 
     def tokens(self, fast: Tree, source: Source) -> Float[Tensor, "b m d"]:

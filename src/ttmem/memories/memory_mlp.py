@@ -52,6 +52,6 @@ class MemoryMLP(Memory):
 
     def tokens(self, fast: Tree, source: Source) -> Float[Tensor, "b m d"]:
         seen = self.norm(source.embeddings)
-        seen = self.conv(seen) if self.conv else seen
+        seen = (self.conv(seen) if self.conv else seen).to(fast["mem"].dtype)
         pooled = pooling(source.mask, self.slots, seen.dtype) @ seen
         return fast["mem"] + F.gelu(pooled @ fast["w_1"]) @ fast["w_2"]

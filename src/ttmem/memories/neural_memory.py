@@ -44,7 +44,7 @@ class NeuralMemory(Memory):
 
     def tokens(self, fast: Tree, source: Source) -> Float[Tensor, "b m d"]:
         seen = self.norm(source.embeddings)
-        seen = self.conv(seen) if self.conv else seen
+        seen = (self.conv(seen) if self.conv else seen).to(fast["mem"].dtype)
         q, k, v = fast["mem"] @ fast["w_q"], seen @ fast["w_k"], seen @ fast["w_v"]
         q, k, v = (rearrange(x, "b t (h e) -> b h t e", h=self.heads) for x in (q, k, v))
         recalled = rearrange(attend(q, k, v, source.mask[:, None, None, :]), "b h m e -> b m (h e)")

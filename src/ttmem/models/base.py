@@ -12,7 +12,7 @@ from ..core.state import Log, State
 
 
 class Outcome(NamedTuple):
-    """What an episode gives the outer loop: the `loss` to minimise, its `parts` in nats, and which answers are right."""
+    """What an episode gives the outer loop: the loss to minimise, its parts in nats, and which answers are right."""
 
     loss: Float[Tensor, ""]
     parts: dict[str, Tensor]

@@ -36,10 +36,12 @@ class ForwardMemory(nn.Module):
         length, slots = (context != self.pad).sum(1), self.memory.slots
         place = length[:, None] + torch.arange(slots, device=context.device)
         index = place[..., None].expand(-1, -1, self.backbone.dim)
-        x = torch.cat([self.backbone.embed(context), torch.zeros_like(old)], dim=1).scatter(1, index, old)
+        x = self.backbone.embed(context)
+        own = old.to(x.dtype)
+        x = torch.cat([x, torch.zeros_like(own)], dim=1).scatter(1, index, own)
         hidden, _ = self.backbone.hidden(x, old)
         nothing = old.new_zeros(0, len(context))
-        return State({"mem": hidden.gather(1, index)}, (), state.step + 1), Log(nothing, nothing)
+        return State({"mem": hidden.gather(1, index).to(old.dtype)}, (), state.step + 1), Log(nothing, nothing)
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Tensor:
         """Logits `(b, q, y, vocab)` of every target token from the memory and the query."""

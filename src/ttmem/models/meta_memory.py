@@ -66,6 +66,8 @@ class WriteConfig:
                 f"steps and weight must be >= 0 and lr, memory_lr > 0, got {self.steps}, {self.weight}, {self.lr}, "
                 f"{self.memory_lr}"
             )
+        self.make_rule()
+        self.make_rates(["mem"])
 
     def make_rule(self) -> Rule:
         """The rule, behind clipping where asked."""
@@ -135,7 +137,7 @@ class MetaMemory(nn.Module):
 
     def project(self, tokens: Float[Tensor, "b m d"]) -> Float[Tensor, "b m d"]:
         """The memory as the backbone sees it."""
-        return tokens if self.projection is None else tokens @ self.projection
+        return tokens if self.projection is None else tokens @ self.projection.to(tokens.dtype)
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y v"]:
         """Logits of every target token, given the memory, the query and the target tokens before it."""

@@ -65,12 +65,13 @@ class Attention(nn.Module):
         q, k, v = rearrange(self.qkv(x), "b t (n h e) -> n b h t e", n=3, h=self.config.heads)
         return (rotary(q, start), rotary(k, start), v) if self.config.positions == "rope" else (q, k, v)
 
-    def mix(self, q: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+    def mix(self, q: Tensor, keys: list[Tensor], values: list[Tensor], window: int | None = None) -> Tensor:
         """Attention over the concatenated keys and values, the last of which are the queries' own."""
         k, v = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in (keys, values))
         t, prefix = q.shape[2], k.shape[2] - q.shape[2]
-        window = self.config.window if prefix else None
-        mask = visible(t, prefix, window, q.device)
+        # Compiled code has the mask built in; torch.compile warns of a cache that it will not look into.
+        make = visible.__wrapped__ if torch.compiler.is_compiling() else visible
+        mask = make(t, prefix, window, q.device)
         return self.out(rearrange(attend(q, k, v, mask), "b h t e -> b t (h e)"))
 
 
@@ -99,7 +100,7 @@ class Block(nn.Module):
             prefix = prefix + self.feed(self.before_feed(prefix))
             past = spread(past, rows)
         q, k, v = attention.project(normed, past, start)
-        x = x + attention.mix(q, [*keys, k], [*values, v])
+        x = x + attention.mix(q, [*keys, k], [*values, v], attention.config.window)
         return x + self.feed(self.before_feed(x)), prefix
 
 
@@ -140,8 +141,9 @@ class Transformer(nn.Module):
         """Hidden states of the tokens, and of the prefix's last token (which predicts the first token).
 
         `r` is a multiple of `b`: rows of x that belong together share one prefix. Tokens are causal, so padding on the
-        right changes nothing.
+        right changes nothing. A memory kept in float32 is read in the dtype of the tokens.
         """
+        prefix = None if prefix is None else prefix.to(x.dtype)
         for block in self.blocks:
             x, prefix = block(x, prefix)
         return self.norm(x), None if prefix is None else self.norm(prefix[:, -1])

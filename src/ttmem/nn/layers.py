@@ -19,7 +19,7 @@ class RMSNorm(nn.Module):
 
 
 class CausalConv(nn.Module):
-    """Depthwise convolution over the `kernel` last tokens, added to its input; it starts as the identity.
+    """Depthwise convolution over the `kernel` last tokens, added to its input; it starts near the identity.
 
     It hands each token its neighbours, without which heads that match a key and read what followed it form late or not
     at all. Written as shifted sums: cheap for a short kernel, and twice differentiable everywhere.

@@ -15,7 +15,10 @@ from .characters import ALPHABET, ASK, BANG, BAR, COLON, FIRST, PAD
 from .layout import Frame, compose, distinct, lay_out, spell
 from .pairs import read_context
 
-_NAME = re.compile(r"N(\d+)-K(\d+)V(\d+)(?:-V(\d+))?(?:-S(\d+)_(\d+)-(\d+))?(?:_\d+[kKM]?)?")
+_NAME = re.compile(
+    r"N(?P<pairs>\d+)-K(?P<key>\d+)V(?P<value>\d+)(?:-V(?P<alphabet>\d+))?"
+    r"(?:-S(?P<segments>\d+)_(?P<fill_min>\d+)-(?P<fill_max>\d+))?(?:_\d+[kKM]?)?"
+)
 _LEAST = {"pairs": 1, "key": 1, "value": 1, "segments": 1, "fill_min": 0, "fill_max": 0, "alphabet": 1}
 
 
@@ -35,7 +38,7 @@ class AssociativeRetrieval:
 
         context   q!aLA3:w5fz!5X!7gjy:l8fG!ywS|       written, then gone
         input     ?!7gjy:l8fG!                        query, then the target as far as it is known
-        label           l8fG!|                        the target, each character predicted from those before it
+        label           l8fG!|                        the target, each character under the one before it
         counts          ^^^^                          exact match: every character of the value right
 
     Each pair goes to a segment chosen uniformly. A segment whose pairs take P characters gets
@@ -50,7 +53,7 @@ class AssociativeRetrieval:
         alphabet: how many of a-zA-Z0-9 are used.
         queries: how many pairs are asked per context, drawn without replacement; None: all, in random order.
 
-    Raises ValueError for a field out of range. Source: Kuratov et al., GradMem, arXiv 2603.13875, section 4.
+    Raises ValueError for a field out of range. Source: the key-value sets of GradMem, arXiv 2603.13875.
 
     >>> task = AssociativeRetrieval.from_name("N2-K4V4-S2_16-32")
     >>> episode = task.sample(batch=64, split="train", seed=0, index=0)
@@ -91,12 +94,10 @@ class AssociativeRetrieval:
         57
         """
         match = _NAME.fullmatch(name)
-        if match is None or match[4] is match[5] is None:
+        fields = {field: int(number) for field, number in match.groupdict().items() if number} if match else {}
+        if not fields.keys() & {"alphabet", "segments"}:
             raise ValueError(f"task name must look like N2-K4V4-S2_16-32 or N8-K2V2-V62, got {name!r}")
-        pairs, key, value, alphabet, *rest = (None if part is None else int(part) for part in match.groups())
-        segments, fill_min, fill_max = rest if rest[0] is not None else (1, 0, 0)
-        alphabet = len(ALPHABET) if alphabet is None else alphabet
-        return cls(pairs, key, value, segments, fill_min, fill_max, alphabet)
+        return cls(**fields)
 
     @property
     def name(self) -> str:
@@ -173,7 +174,7 @@ class AssociativeRetrieval:
         """Ids of a text, one per character; ValueError names a foreign character and its place."""
         return characters.encode(text)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int] | Int[Tensor, "n"]) -> str:
         """Text of ids, without padding."""
         return characters.decode(ids)
 
@@ -183,7 +184,7 @@ class AssociativeRetrieval:
         return Frame(self.segments, self.fill_min, self.fill_max, pair, self.alphabet)
 
     def _write(self, keys: Tensor, values: Tensor, stream: Generator) -> Written:
-        layout = lay_out(*keys.shape[:2], self._frame, stream)
+        layout = lay_out(len(keys), keys.shape[1], self._frame, stream)
         context = compose(spell(BANG, keys, COLON, values, BANG), layout, self._frame, self.context_length, stream)
         return Written(context, keys, values, layout.segment, layout.noise)
 

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -50,10 +50,12 @@ class Episode:
         return self._each(lambda x: x.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Episode":
-        tensors = {name: change(getattr(self, name)) for name in ("context", "query", "target", "answer")}
-        return replace(self, slices={name: change(x) for name, x in self.slices.items()}, **tensors)
+        slices = {name: change(x) for name, x in self.slices.items()}
+        context, query, target, answer = map(change, (self.context, self.query, self.target, self.answer))
+        return Episode(context, query, target, answer, slices, self.pad)
 
 
+@runtime_checkable
 class Task(Protocol):
     """A stream of episodes: `sample` keeps no state, so any process can draw any batch."""
 
@@ -73,7 +75,7 @@ class Task(Protocol):
     def encode(self, text: str) -> list[int]:
         """Ids of a text."""
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int] | Int[Tensor, "n"]) -> str:
         """Text of ids."""
 
 

@@ -6,6 +6,9 @@
 import string
 from collections.abc import Iterable
 
+from jaxtyping import Int
+from torch import Tensor
+
 SPECIAL = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
 ALPHABET = string.ascii_letters + string.digits
 STRUCTURE = "!?:|"
@@ -28,8 +31,8 @@ def encode(text: str) -> list[int]:
     return [_IDS[character] for character in text]
 
 
-def decode(ids: Iterable[int]) -> str:
-    """Text of ids (integers or a one-dimensional tensor), without padding; ValueError for an id that is no token.
+def decode(ids: Iterable[int] | Int[Tensor, "n"]) -> str:
+    """Text of ids (numbers or a tensor), without padding; ValueError for an id that is no token.
 
     >>> decode([4, 55, 65, 66, 69, 0, 0])
     'aZ9!|'

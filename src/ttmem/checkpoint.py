@@ -1,0 +1,173 @@
+"""A trained model as one file: safetensors with its config and training facts as JSON beside the tensors."""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor, nn
+
+FORMAT = "ttmem-checkpoint"
+VERSION = 1
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds: the model's flat `config`, its weights, and facts about its training (`meta`)."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits that name this model: equal for equal config and weights, whatever the facts."""
+        return fingerprint(self.config, self.tensors)
+
+
+def save_model(
+    path: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a checkpoint, whole or not at all; equal arguments give equal bytes.
+
+    Args:
+        path: the file, by custom `NAME.safetensors`; its folder is made where there is none.
+        config: flat and of plain values, enough to build the model again.
+        tensors: the model's `state_dict()`.
+        meta: plain facts about the training: task, steps, seed, scores.
+    """
+    return write_file(path, tensors, FORMAT, {"config": dict(config), "meta": dict(meta or {})})
+
+
+def load_model(path: str | Path) -> Checkpoint:
+    """Read a checkpoint; the tensors come on the CPU.
+
+    Raises FileNotFoundError for no file, ValueError for a file that is truncated, no checkpoint, or of a newer version.
+    """
+    tensors, said = read_file(path, FORMAT)
+    return Checkpoint(said["config"], tensors, said["meta"])
+
+
+def read_facts(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Config and training facts of a checkpoint, without its tensors; raises what `load_model` raises."""
+    said = description(path, header(path, read_bytes(path)), FORMAT)
+    return said["config"], said["meta"]
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Put the weights of the file `path` into a model, in place.
+
+    Raises ValueError where a tensor is missing, left over, or of another shape; the model is then unchanged.
+    """
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    wrong = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+    if wrong:
+        name = min(wrong)
+        shapes = f"shape {list(tensors[name].shape)}, in the model {list(own[name].shape)}"
+        raise ValueError(f"{path} does not fit the model: {name} has {shapes}; build the model from the file's config")
+    if missing or extra:
+        lacks = "; ".join(
+            f"{what} {brief(names)}" for what, names in (("lacks", missing), ("has also", extra)) if names
+        )
+        raise ValueError(f"{path} does not fit the model: it {lacks}; build the model from the file's config")
+    model.load_state_dict(dict(tensors))
+
+
+def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Twelve hex digits of the sha256 over config and weights, the same on every machine.
+
+    >>> import torch
+    >>> fingerprint({"dim": 2}, {"w": torch.zeros(2)}) == fingerprint({"dim": 2}, {"w": torch.ones(2)})
+    False
+    """
+    return hashlib.sha256(packed(tensors, FORMAT, {"config": dict(config)})).hexdigest()[:12]
+
+
+def write_file(path: str | Path, tensors: Mapping[str, Tensor], form: str, said: dict[str, Any]) -> Path:
+    """A safetensors file of the format `form` with one JSON object `said` beside its tensors."""
+    return replace_file(Path(path), packed(tensors, form, {"version": VERSION} | said))
+
+
+def read_file(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and JSON object of a file that `write_file` wrote; raises what `load_model` raises."""
+    content = read_bytes(path)
+    said = description(path, header(path, content), form)
+    try:
+        return {name: tensor.clone() for name, tensor in load_tensors(content).items()}, said
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or damaged ({error}): fetch it again, or train it again") from error
+
+
+def packed(tensors: Mapping[str, Tensor], form: str, said: dict[str, Any]) -> bytes:
+    """The bytes of a file; equal for equal tensors and descriptions."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    return tensor_bytes(ready, {form: json.dumps(said, sort_keys=True, separators=(",", ":"))})
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The file's bytes; FileNotFoundError with the path for no file, ValueError for a folder."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}: check the path")
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder, not a checkpoint: name the .safetensors file in it")
+    return Path(path).read_bytes()
+
+
+def header(path: str | Path, content: bytes) -> dict[str, Any]:
+    """The JSON header of a safetensors file; ValueError where the bytes are none, or end before it does."""
+    size = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else 0
+    if content[8:9] != b"{":
+        raise ValueError(f"{path} is not a checkpoint: it does not begin like a safetensors file")
+    if len(content) < 8 + size:
+        raise ValueError(f"{path} is truncated: its header ends after {len(content)} bytes; fetch it again")
+    try:
+        return dict(json.loads(content[8 : 8 + size]))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: its header is not JSON; fetch it again") from error
+
+
+def description(path: str | Path, head: Mapping[str, Any], form: str) -> dict[str, Any]:
+    """The JSON object in a header; ValueError for another format or a newer version."""
+    metadata = head.get("__metadata__") or {}
+    if form not in metadata:
+        found = f"it is {brief(sorted(metadata))}" if metadata else "it says nothing about itself"
+        raise ValueError(f"{path} is a safetensors file but no {form}: {found}")
+    try:
+        said = dict(json.loads(metadata[form]))
+        version = int(said.pop("version"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged: its {form} entry is not a JSON object with a version") from error
+    if version > VERSION:
+        raise ValueError(f"{path} has version {version} of {form}, this ttmem reads up to {VERSION}: upgrade ttmem")
+    return said
+
+
+def brief(names: list[str], most: int = 3) -> str:
+    """The first few of many names.
+
+    >>> brief(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def replace_file(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all: beside it first, then in its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path

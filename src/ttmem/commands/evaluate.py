@@ -1,0 +1,92 @@
+"""`ttmem eval`: how often a memory answers right."""
+
+import json as jsonlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from .base import Command, checkpoint, lines, unset
+
+if TYPE_CHECKING:
+    from ..evals import Report
+
+CURVE_STEPS, CURVE_SAMPLES = range(1, 31), 2_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(Command):
+    """Exact match on the test split, with a 95 % interval and the control that the memory was reset."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, checkpoint()]
+    """A file, or the name of a shipped checkpoint (ttmem models)."""
+    task: Annotated[str | None, unset("NAME")] = None
+    """Such as N2-K4V4-S2_16-32; by default the task it was trained for."""
+    samples: int = 10_000
+    """Contexts, with one question each."""
+    seed: int = 1
+    """Of the test split."""
+    steps: Annotated[int | None, unset("K")] = None
+    """Write steps; by default as many as in training."""
+    curve: bool = False
+    """Also exact match against 1 to 30 write steps, on at most 2,000 samples."""
+    plot: Annotated[Path | None, unset("PATH")] = None
+    """Where to leave that curve as an image (.png, .svg, .pdf); implies --curve."""
+    device: str = "cpu"
+    """Such as cuda."""
+
+    def run(self) -> None:
+        from ..evals import evaluate
+        from ..zoo import load
+
+        loaded = load(self.checkpoint)
+        task, model = loaded.make_task(self.task), loaded.model.to(self.device)
+        report = evaluate(model, task, self.samples, self.seed, self.steps)
+        found = {"checkpoint": loaded.name} | jsonlib.loads(report.to_json())
+        if self.curve or self.plot:
+            found["curve"] = self.more_steps(model, task)
+        self.tell(found, summary(report, found))
+
+    def more_steps(self, model: Any, task: Any) -> list[dict[str, Any]]:
+        """The curve, and its image where one was asked for."""
+        from ..evals import steps_curve
+
+        if self.plot:
+            from ..evals.plots import curve_image, pyplot
+
+            pyplot()  # fails before the work where there is no matplotlib
+        reports = steps_curve(model, task, CURVE_STEPS, min(self.samples, CURVE_SAMPLES), self.seed)
+        if self.plot:
+            curve_image(self.plot, reports, trained_steps(model))
+        wanted = ("steps", "exact_match", "interval", "exact_match_reset", "samples")
+        return [{name: getattr(report, name) for name in wanted} for report in reports]
+
+
+def trained_steps(model: Any) -> int | None:
+    """Write steps in training, where the model has such a number."""
+    return getattr(getattr(model, "config", None), "steps", None)
+
+
+def summary(report: "Report", found: dict[str, Any]) -> str:
+    """A report for people."""
+    low, high = report.interval
+    told = {
+        "checkpoint": found["checkpoint"],
+        "task": f"{report.task}, {report.samples} {report.split} samples, seed {report.seed}",
+        "write steps": "as trained" if report.steps is None else report.steps,
+        "exact match": f"{report.exact_match:.4f}  (95 %: {low:.4f} to {high:.4f})",
+        "memory reset": f"{report.exact_match_reset:.4f}  (the control)",
+        "token accuracy": f"{report.token_accuracy:.4f}",
+        "memory": f"{report.memory_bytes} bytes",
+        "write": f"{1e3 * report.write_seconds:.3f} ms per context",
+        "answer": f"{1e3 * report.answer_seconds:.3f} ms per question",
+        "write loss": " ".join(f"{loss:.3f}" for loss in report.write_loss) or "none",
+    }
+    told |= {f"by {name}": _rates(rates) for name, rates in report.slices.items()}
+    told |= {f"{point['steps']} steps": f"{point['exact_match']:.4f}" for point in found.get("curve", [])}
+    return lines(told)
+
+
+def _rates(rates: dict[str, dict[str, float]]) -> str:
+    return ", ".join(f"{label}: {rate['exact_match']:.4f}" for label, rate in rates.items())

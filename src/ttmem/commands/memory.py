@@ -1,0 +1,137 @@
+"""`ttmem write` and `ttmem ask`: a text into a memory file, answers out of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from .base import Command, checkpoint, lines, unset
+
+if TYPE_CHECKING:
+    from ..tasks import AssociativeRetrieval, Episode
+    from ..zoo import Loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write(Command):
+    """Write pairs or a ready context into a memory file; the text itself is not kept."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, checkpoint()]
+    """A file, or the name of a shipped checkpoint (ttmem models)."""
+    pairs: Annotated[Path | None, unset("PATH")] = None
+    """A file with lines 'key value', 'key:value' or 'key,value'; they get filler as in training."""
+    text: Annotated[str | None, unset("TEXT")] = None
+    """A ready context, such as 'q!aLA3:w5fz!5X!7gjy:l8fG!ywS|'."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("doc.memory")
+    """The memory file."""
+    steps: Annotated[int | None, unset("K")] = None
+    """Write steps; by default as many as in training."""
+    task: Annotated[str | None, unset("NAME")] = None
+    """How contexts look, such as N2-K4V4-S2_16-32; by default the task it was trained for."""
+
+    def run(self) -> None:
+        from ..zoo import load
+
+        if (self.pairs is None) == (self.text is None):
+            raise ValueError("give what to write: either --pairs FILE or --text TEXT")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"--steps must be >= 1, got {self.steps}")
+        loaded = load(self.checkpoint)
+        task = loaded.make_task(self.task)
+        self.report(write_memory(loaded, task, self.episode(task), self.out, self.steps))
+
+    def episode(self, task: "AssociativeRetrieval") -> "Episode":
+        """What to write, with a question for every key."""
+        from ..tasks import parse_pairs
+
+        if self.text is not None:
+            return task.episode_from_text(self.text)
+        assert self.pairs is not None
+        if not self.pairs.is_file():
+            raise FileNotFoundError(f"there is no file {self.pairs}")
+        return task.episode_from_pairs(parse_pairs(self.pairs.read_text(encoding="utf-8")))
+
+    def report(self, found: dict[str, Any]) -> None:
+        """Say what was written."""
+        losses = " ".join(f"{loss:.3f}" for loss in found["losses"]) or "none"
+        told = {
+            "context": found["context"],
+            "keys": " ".join(found["keys"]),
+            "write loss": f"{losses}  (nats per character, before each step)",
+            "memory": f"{found['memory']}, {found['bytes']} bytes",
+        }
+        self.tell(found, lines(told))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask(Command):
+    """Answer keys from a memory file alone."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, checkpoint()]
+    """The checkpoint that wrote the memory: a file, or the name of a shipped one."""
+    memory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MEMORY")]
+    """The memory file."""
+    keys: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY [KEY ...]")]
+    """The keys to ask for."""
+    row: int = 0
+    """Which memory, in a file of several."""
+
+    def run(self) -> None:
+        from ..zoo import load
+
+        if not self.keys:
+            raise ValueError("give at least one KEY to ask for")
+        found = ask_memory(load(self.checkpoint), self.memory, self.keys, self.row)
+        text = {key: f"{a['value']}  ({a['probability']:.3f})" for key, a in found["answers"].items()}
+        self.tell(found, lines(text))
+
+
+def write_memory(
+    loaded: "Loaded", task: "AssociativeRetrieval", episode: "Episode", path: Path, steps: int | None = None
+) -> dict[str, Any]:
+    """Write an episode's only context into a memory file; what was written, with a loss per step."""
+    import torch
+
+    from ..memory_file import describe, save_memory
+
+    with torch.no_grad():
+        state, log = loaded.model.write(loaded.model.start(1), episode.context, steps)
+    text = task.decode(episode.context[0])
+    about = describe(loaded.writer, task.name, [text], log.loss)
+    save_memory(path, state, about)
+    return {
+        "memory": str(path),
+        "bytes": path.stat().st_size,
+        "model": loaded.name,
+        "fingerprint": loaded.fingerprint,
+        "steps": about.steps,
+        "losses": about.losses[0],
+        "context": text,
+        "keys": [task.decode(query)[2:-1] for query in episode.query[0]],
+    }
+
+
+def ask_memory(loaded: "Loaded", path: Path, keys: tuple[str, ...], row: int = 0) -> dict[str, Any]:
+    """Values of keys, with the probability of each, from a memory file."""
+    import torch
+
+    from ..memory_file import load_memory
+
+    state, about = load_memory(path, loaded.writer)
+    if not 0 <= row < len(about.digests):
+        raise ValueError(f"--row must be between 0 and {len(about.digests) - 1} for {path}, got {row}")
+    task = loaded.make_task(about.task)
+    query = torch.stack([task.query_for(key) for key in keys])[None]
+    one = state._replace(fast={name: leaf[row : row + 1] for name, leaf in state.fast.items()})
+    told = zip(keys, answers(loaded, task, one, query), strict=True)
+    return {"memory": str(path), "model": loaded.name, "answers": dict(told)}
+
+
+def answers(loaded: "Loaded", task: "AssociativeRetrieval", state: Any, query: Any) -> list[dict[str, Any]]:
+    """Value and probability for each question of one memory."""
+    from ..evals import decode
+
+    answer = decode(loaded.model, state, query, task.value)
+    sure = answer.probability[0].prod(-1).tolist()
+    return [{"value": task.decode(ids), "probability": p} for ids, p in zip(answer.ids[0], sure, strict=True)]

@@ -1,0 +1,95 @@
+"""Pictures of a memory: what the write does, what more steps bring, and ours beside other people's numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .report import Report
+
+OURS, THEIRS, GREY = "#1f5fa8", "#c9822b", "#8a8f98"
+
+
+def pyplot() -> Any:
+    """Matplotlib without a screen; ImportError with the mend where it is not installed."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'ttmem[plot]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def write_loss(axes: Any, losses: Sequence[float]) -> None:
+    """Nats per character of the context after 0, 1, 2, ... write steps."""
+    axes.plot(range(len(losses)), losses, color=OURS, marker="o", markersize=4)
+    axes.set(title="Writing: the context reconstructed", xlabel="write steps", ylabel="write loss (nats per character)")
+    axes.set_ylim(0, 1.08 * max(losses, default=1.0))
+    _whole_ticks(axes, range(len(losses)))
+
+
+def exact_match(axes: Any, reports: Sequence[Report], trained: int | None = None) -> None:
+    """Exact match against write steps with its 95 % interval, and the control with the memory reset."""
+    steps = [report.steps for report in reports]
+    low, high = zip(*(report.interval for report in reports), strict=True)
+    axes.fill_between(steps, low, high, color=OURS, alpha=0.2, linewidth=0)
+    axes.plot(steps, [r.exact_match for r in reports], color=OURS, marker="o", markersize=4, label="memory (95 %)")
+    axes.plot(steps, [r.exact_match_reset for r in reports], color=GREY, linestyle="--", label="memory reset")
+    if trained is not None:
+        axes.axvline(trained, color=GREY, linewidth=0.8, linestyle=":", label=f"trained with {trained}")
+    axes.set(title=f"Reading {reports[0].task}", xlabel="write steps", ylabel="exact match (share of questions)")
+    axes.set_ylim(-0.03, 1.03)
+    axes.legend(loc="center right", fontsize=8, framealpha=0.9)
+    _whole_ticks(axes, steps)
+
+
+def beside(axes: Any, ours: Mapping[str, float], theirs: Mapping[str, float], source: str, title: str) -> None:
+    """Bars of our exact match beside those of a source, a pair per task; a task we have no number for says so."""
+    for i, task in enumerate(theirs):
+        _bar(axes, i - 0.2, ours.get(task), OURS, "ttmem" if i == 0 else None)
+        _bar(axes, i + 0.2, theirs[task], THEIRS, source if i == 0 else None)
+    axes.set_xticks(range(len(theirs)), [name.replace("-S", "\n-S", 1) for name in theirs])
+    axes.set(title=title, ylabel="exact match (share of questions)")
+    axes.set(ylim=(0, 1.25), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1.0], xlim=(-0.6, len(theirs) - 0.4))
+    axes.legend(loc="upper center", ncols=2, fontsize=8, framealpha=0.9)
+
+
+def panels(count: int) -> tuple[Any, Sequence[Any]]:
+    """A figure with `count` panels side by side, and the panels."""
+    figure, axes = pyplot().subplots(1, count, figsize=(4.6 * count, 3.8), layout="constrained", squeeze=False)
+    for panel in axes[0]:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="y", alpha=0.25)
+        panel.set_axisbelow(True)
+    return figure, list(axes[0])
+
+
+def save(figure: Any, path: str | Path) -> Path:
+    """Write the figure as an image of the kind its ending says, its folder made, and close it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=140)
+    pyplot().close(figure)
+    return path
+
+
+def curve_image(path: str | Path, reports: Sequence[Report], trained: int | None = None) -> Path:
+    """Write loss and exact match against write steps, as one image."""
+    figure, (left, right) = panels(2)
+    write_loss(left, max(reports, key=lambda report: len(report.write_loss)).write_loss)
+    exact_match(right, reports, trained)
+    return save(figure, path)
+
+
+def _bar(axes: Any, x: float, height: float | None, color: str, label: str | None) -> None:
+    axes.bar(x, height or 0.0, 0.36, color=color, label=label)
+    # Cut, not rounded: .9996 is not 1.
+    text = "none" if height is None else f"{math.floor(round(1000 * height, 6)) / 1000:.3f}"
+    axes.text(x, (height or 0.0) + 0.015, text, ha="center", va="bottom", fontsize=8)
+
+
+def _whole_ticks(axes: Any, steps: Sequence[Any]) -> None:
+    every = -(-len(steps) // 10)
+    axes.set_xticks(list(steps)[::every])

@@ -1,0 +1,142 @@
+"""Ask a model of a task, with the control that its memory was reset."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.state import State, tensors
+from ..tasks.base import Episode, Task
+from .report import Report, by_slice, wilson
+
+BATCH = 500
+"""Contexts drawn at a time; fixed, so that split, seed and number of samples name the same questions everywhere."""
+
+
+@dataclass
+class Tally:
+    """What is counted, batch after batch."""
+
+    exact: list[Tensor] = field(default_factory=list)
+    exact_reset: list[Tensor] = field(default_factory=list)
+    right: int = 0
+    tokens: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"write": 0.0, "answer": 0.0})
+    write_loss: list[Tensor] = field(default_factory=list)
+    slices: list[dict[str, Tensor]] = field(default_factory=list)
+    memory_bytes: int = 0
+
+
+def evaluate(
+    model: nn.Module, task: Task, samples: int = 10_000, seed: int = 1, steps: int | None = None, split: str = "test"
+) -> Report:
+    """Exact match of `samples` contexts with one question each, and of the same questions with the memory reset.
+
+    `steps` write steps (None: as trained). The model is put in evaluation mode for the time; nothing is learned.
+    A smaller number of samples asks the first of the same questions. Raises ValueError for samples or steps below 1
+    and for an unknown split.
+
+    >>> from ttmem.models import ModelConfig, build
+    >>> from ttmem.tasks import AssociativeRetrieval
+    >>> model = build(ModelConfig(dim=16, layers=1), seed=0)
+    >>> report = evaluate(model, AssociativeRetrieval.from_name("N1-K1V1-V62"), samples=20)
+    >>> report.samples, report.memory_bytes                              # 8 tokens of 16 numbers of 4 bytes
+    (20, 512)
+    """
+    if samples < 1 or (steps is not None and steps < 1):
+        raise ValueError(f"samples and steps must be >= 1, got {samples} and {steps}")
+    tally = Tally()
+    with evaluating(model) as device:
+        for episode in episodes(task, samples, seed, split):
+            count(tally, model, episode.to(device), steps)
+    return summarise(tally, {"task": task.name, "split": split, "samples": samples, "seed": seed, "steps": steps})
+
+
+def steps_curve(
+    model: nn.Module,
+    task: Task,
+    steps: Iterable[int] = range(1, 31),
+    samples: int = 2_000,
+    seed: int = 1,
+    split: str = "test",
+) -> list[Report]:
+    """One report per number of write steps, all on the same questions: does writing longer than in training help?"""
+    return [evaluate(model, task, samples, seed, number, split) for number in steps]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Evaluation mode and no gradients for a while; gives the model's device."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield next((p.device for p in model.parameters()), torch.device("cpu"))
+    finally:
+        model.train(was_training)
+
+
+def episodes(task: Task, samples: int, seed: int, split: str) -> Iterator[Episode]:
+    """The first `samples` contexts of a split, with one question each."""
+    for index, left in enumerate(range(samples, 0, -BATCH)):
+        yield task.sample(BATCH, split, seed, index, queries=1)[: min(left, BATCH)]
+
+
+def count(tally: Tally, model: nn.Module, episode: Episode, steps: int | None) -> None:
+    """Write a batch, ask it, ask it again of a memory that read nothing, and add up."""
+    empty = model.start(len(episode))
+    with timed(tally.seconds, "write", episode.context.device):
+        state, log = model.write(empty, episode.context, steps)
+    with timed(tally.seconds, "answer", episode.context.device):
+        right = correct(model, state, episode)
+    tally.exact.append((right | ~episode.answer).all(-1).cpu())
+    tally.exact_reset.append((correct(model, empty, episode) | ~episode.answer).all(-1).cpu())
+    tally.right += int((right & episode.answer).sum())
+    tally.tokens += int(episode.answer.sum())
+    tally.write_loss.append(log.loss.float().cpu())
+    tally.slices.append({name: values.cpu() for name, values in episode.slices.items()})
+    tally.memory_bytes = max(tally.memory_bytes, memory_bytes(state, len(episode)))
+
+
+def correct(model: nn.Module, state: State, episode: Episode) -> Tensor:
+    """Which target tokens are the likeliest, each given those before it, `(b, q, y)`."""
+    return model.read(state, episode.query, episode.target).argmax(-1) == episode.target
+
+
+def memory_bytes(state: State, batch: int) -> int:
+    """Bytes that one row of a memory takes, every number in 4 bytes."""
+    return 4 * sum(leaf.numel() for leaf in tensors(state.fast)) // batch
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
+    """Add the time that the block takes on the device, in seconds."""
+    wait: Callable[[], Any] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    begun = time.perf_counter()
+    yield
+    wait()
+    seconds[name] += time.perf_counter() - begun
+
+
+def summarise(tally: Tally, asked: dict[str, Any]) -> Report:
+    """The report of what was counted."""
+    exact, reset = torch.cat(tally.exact), torch.cat(tally.exact_reset)
+    slices = {name: torch.cat([part[name] for part in tally.slices]) for name in tally.slices[0]}
+    samples = asked["samples"]
+    return Report(
+        **asked,
+        exact_match=exact.double().mean().item(),
+        exact_match_reset=reset.double().mean().item(),
+        token_accuracy=tally.right / max(tally.tokens, 1),
+        interval=wilson(int(exact.sum()), samples),
+        memory_bytes=tally.memory_bytes,
+        write_seconds=tally.seconds["write"] / samples,
+        answer_seconds=tally.seconds["answer"] / samples,
+        write_loss=tuple(torch.cat(tally.write_loss, dim=1).double().mean(1).tolist()),
+        slices=by_slice(exact, slices),
+    )

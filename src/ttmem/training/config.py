@@ -1,0 +1,121 @@
+"""How slow weights are trained: one flat, frozen config, checked when it is made."""
+
+from dataclasses import dataclass
+
+SCHEDULES = ("constant", "linear", "cosine", "wsd")
+PRECISIONS = ("fp32", "bf16")
+_LEAST = {
+    "steps": 1,
+    "batch": 1,
+    "queries": 1,
+    "rates_lr": 0,
+    "muon_lr": 0,
+    "weight_decay": 0,
+    "warmup": 0,
+    "final_steps": 1,
+    "eval_every": 0,
+    "eval_samples": 1,
+    "patience": 1,
+    "min_steps": 0,
+    "log_every": 1,
+    "checkpoint_every": 1,
+}
+_SHARES = ("beta1", "beta2", "floor", "target")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The outer loop.
+
+    Args:
+        steps: the budget, in outer steps; the run may end before (`target`, `patience`, a stage's budget).
+        batch: contexts per step over all processes.
+        queries: questions asked of each written context; None asks all pairs.
+        seed: of the initial weights and of the training stream.
+        start_from: a checkpoint whose weights to start from, instead of fresh ones.
+        lr: step size of AdamW.
+        rates_lr: the learned inner step sizes take `rates_lr * lr`.
+        muon_lr: step size of Muon for the matrices inside the blocks; 0 leaves these to AdamW as well.
+        weight_decay: of matrices; norms, initial memory and learned rates have none.
+        beta1, beta2: of AdamW.
+        clip: largest norm of the whole gradient; None: no limit.
+        warmup: steps until the full step size.
+        schedule: constant, linear or cosine over the whole run, or wsd: constant, then linear over `decay`.
+        decay: steps at the end over which wsd decays; below 1: that fraction of `steps`.
+        floor: what is left of the step size in the end, as a fraction.
+        final_steps: the run ends so many steps after the last stage is entered (None: at `steps`).
+        target: validation exact match at which the run ends; with `settle` it decays first, over `decay` steps.
+        patience: validations in the last stage without a new best after which the run ends (None: never).
+        min_steps: no end by `target` or `patience` before this step.
+        eval_every, eval_samples: how often (steps; 0: only in the end) and on how many contexts to validate.
+        precision: fp32, or bf16 under autocast.
+        compile: compile the loss with torch.compile; the first step of each shape then takes a minute.
+        log_every, checkpoint_every: in steps.
+        tensorboard: scalars for TensorBoard in the output folder.
+
+    >>> TrainConfig(steps=0)
+    Traceback (most recent call last):
+    ValueError: steps must be >= 1, got 0
+    """
+
+    steps: int = 2000
+    batch: int = 64
+    queries: int | None = None
+    seed: int = 0
+    start_from: str | None = None
+    lr: float = 2e-3
+    rates_lr: float = 5.0
+    muon_lr: float = 0.0
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip: float | None = 1.0
+    warmup: int = 200
+    schedule: str = "wsd"
+    decay: float = 0.3
+    floor: float = 0.05
+    final_steps: int | None = None
+    target: float | None = None
+    settle: bool = False
+    patience: int | None = None
+    min_steps: int = 0
+    eval_every: int = 100
+    eval_samples: int = 1000
+    precision: str = "fp32"
+    compile: bool = False
+    log_every: int = 10
+    checkpoint_every: int = 100
+    tensorboard: bool = False
+
+    def __post_init__(self):
+        for field, least in _LEAST.items():
+            value = getattr(self, field)
+            if value is not None and value < least:
+                raise ValueError(f"{field} must be >= {least}, got {value}")
+        for field in _SHARES:
+            value = getattr(self, field)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{field} must be between 0 and 1, got {value}")
+        for field in ("lr", "decay", "clip"):
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise ValueError(f"{field} must be > 0, got {value}")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        for field, choices in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, field) not in choices:
+                raise ValueError(f"{field} must be one of {', '.join(choices)}, got {getattr(self, field)!r}")
+        if not 0 <= self.seed < 2**30:
+            raise ValueError(f"seed must be between 0 and {2**30 - 1}, got {self.seed}")
+        if self.settle and self.target is None:
+            raise ValueError("settle decays once target is reached: set target as well")
+        if (self.settle or self.final_steps) and self.schedule in ("linear", "cosine"):
+            raise ValueError(f"settle and final_steps move the end: take schedule wsd or constant, not {self.schedule}")
+        if self.schedule == "wsd" and self.final_steps is not None and self.final_steps < self.decay_steps:
+            raise ValueError(f"final_steps must be >= the decay of {self.decay_steps} steps, got {self.final_steps}")
+
+    @property
+    def decay_steps(self) -> int:
+        """The decay in steps."""
+        return max(1, round(self.decay * self.steps if self.decay < 1 else self.decay))

@@ -1,0 +1,147 @@
+"""A number we publish, as one object: model, task, the way there, and what to expect."""
+
+import importlib.util
+import types
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from ..models import ModelConfig
+from .config import TrainConfig
+from .curriculum import Curriculum, Stage, make_task
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What `train` runs.
+
+    Args:
+        name: how its checkpoint and its reports are called.
+        task: the target, such as `N2-K4V4-S2_16-32`; validation asks this one.
+        model: the architecture.
+        stages: the way to the target; where the last one is not the target, the target follows it.
+        train: the outer loop.
+        expected: what its docstring promises: `{"exact_match": 0.99}`.
+
+    >>> experiment = Experiment("n4", "N4-K2V2-V62", stages=(Stage("N4-K1V1-V62"),))
+    >>> [stage.task for stage in experiment.curriculum.stages]
+    ['N4-K1V1-V62', 'N4-K2V2-V62']
+    """
+
+    name: str
+    task: str
+    model: ModelConfig = ModelConfig()
+    stages: tuple[Stage, ...] = ()
+    train: TrainConfig = TrainConfig()
+    expected: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        task = make_task(self.task)
+        if self.model.vocab != task.vocab:
+            raise ValueError(f"model.vocab must be the {task.vocab} ids of {self.task}, got {self.model.vocab}")
+
+    @property
+    def curriculum(self) -> Curriculum:
+        """The stages, the last of which is the target."""
+        there = bool(self.stages) and self.stages[-1].task == self.task
+        return Curriculum(self.stages if there else (*self.stages, Stage(self.task)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def override(experiment: Experiment, changes: Sequence[str]) -> Experiment:
+    """The experiment with fields set from text, in order.
+
+    Raises ValueError for an unknown field, with the nearest one, and for a value of the wrong kind or out of range.
+
+    >>> changed = override(Experiment("n1", "N1-K4V4-S1_16-32"), ["train.lr=1e-3", "model.dim=128"])
+    >>> changed.train.lr, changed.model.dim
+    (0.001, 128)
+    """
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals or not path:
+            raise ValueError(f"an override looks like train.lr=1e-3, got {change!r}")
+        try:
+            experiment = _set(experiment, path.strip().split("."), text.strip(), "experiment")
+        except ValueError as error:
+            raise ValueError(f"override {change}: {error}") from error
+    return experiment
+
+
+def load_experiment(path: str | Path) -> Experiment:
+    """The `EXPERIMENT` of a Python file, which is run: load only files you trust.
+
+    Raises FileNotFoundError for no file and ValueError where it defines no experiment.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no experiment file {path}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, "EXPERIMENT", None)
+    if not isinstance(found, Experiment):
+        raise ValueError(f"{path} defines no EXPERIMENT = Experiment(...)")
+    return found
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """Where two nested plain values differ, as `train.lr: 0.002 -> 0.001`.
+
+    >>> differences({"train": {"lr": 0.002}}, {"train": {"lr": 0.001}})
+    ['train.lr: 0.002 -> 0.001']
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = [*before, *(name for name in after if name not in before)]
+        pairs = [(name, before.get(name), after.get(name)) for name in names]
+    elif isinstance(before, list | tuple) and isinstance(after, list | tuple) and len(before) == len(after):
+        pairs = [(str(i), *pair) for i, pair in enumerate(zip(before, after, strict=True))]
+    else:
+        return [] if before == after else [f"{path}: {before} -> {after}"]
+    return [line for name, a, b in pairs for line in differences(a, b, f"{path}.{name}" if path else name)]
+
+
+def _set(thing: Any, path: list[str], text: str, where: str) -> Any:
+    """A copy of a nested dataclass or tuple with one value set."""
+    first, rest = path[0], path[1:]
+    if isinstance(thing, tuple):
+        if not first.isdigit() or int(first) >= len(thing) or not rest:
+            raise ValueError(f"{where} has {len(thing)} entries: set {where}.0.FIELD, say")
+        place = int(first)
+        return (*thing[:place], _set(thing[place], rest, text, f"{where}.{first}"), *thing[place + 1 :])
+    names = [each.name for each in fields(thing)] if is_dataclass(thing) else []
+    if first not in names:
+        near = get_close_matches(first, names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names) or 'none'}"
+        raise ValueError(f"{where} has no field {first!r}; {hint}")
+    kind = get_type_hints(type(thing))[first]
+    value = _set(getattr(thing, first), rest, text, first) if rest else _parse(text, kind, first)
+    return replace(thing, **{first: value})
+
+
+def _parse(text: str, kind: Any, name: str) -> Any:
+    if get_origin(kind) in (Union, types.UnionType):
+        kinds = [each for each in get_args(kind) if each is not type(None)]
+        return None if text.lower() in ("none", "null") else _parse(text, kinds[0], name)
+    if kind is bool and text.lower() in _BOOLS:
+        return _BOOLS[text.lower()]
+    if kind in (int, float, str):
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(f"{name} must be {_KINDS[kind]}, got {text!r}") from None
+    if kind is bool:
+        raise ValueError(f"{name} must be true or false, got {text!r}")
+    if get_origin(kind) is tuple and not text:
+        return ()
+    raise ValueError(f"{name} has fields of its own: set one of them, {name}.FIELD=VALUE")
+
+
+_BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_KINDS = {int: "a whole number", float: "a number", str: "text"}

@@ -1,0 +1,261 @@
+"""The outer loop: draw a batch, write and read, step the slow weights, follow the curriculum."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+
+from .. import __version__
+from ..checkpoint import fill, load_model, save_model
+from ..evals import evaluate
+from ..models import build
+from ..tasks import Episode
+from .curriculum import make_task, questions
+from .experiment import Experiment
+from .optimizer import factor, make_optimizers, set_share
+from .parallel import Workers
+from .progress import HISTORY, Clock, Reporter
+from .signals import Interruption
+from .state import RunState, load_state, save_state
+
+STATE, MODEL = "state.safetensors", "model.safetensors"
+VALIDATION_SEED = 0
+
+
+class Diverged(RuntimeError):
+    """The loss or the gradient is no longer a number; the last good checkpoint is untouched."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run went.
+
+    Args:
+        stopped: why it ended: target, steps, patience, stage (a stage's budget), or interrupted (it can be resumed).
+        steps, seconds: outer steps and time over all resumptions.
+        best, final: best and last validation exact match on the target; None where none was made.
+        checkpoint: the best weights as one file.
+        history: a JSON line per logged step, validation and promotion.
+    """
+
+    stopped: str
+    steps: int
+    seconds: float
+    best: float | None
+    final: float | None
+    checkpoint: Path
+    history: Path
+
+
+def train(experiment: Experiment, out: str | Path, resume: bool = True, progress: bool = True) -> Result:
+    """Train a model; in `out` it leaves model.safetensors (the best weights), state.safetensors, history.jsonl.
+
+    With `resume` it goes on from the state in `out`, if there is one, bit for bit as if it had never stopped; without,
+    that run is replaced. Ctrl-C and SIGTERM save and return; under torchrun each process takes its rows of the same
+    batch. Raises Diverged, and ValueError where `out` holds a run of another experiment.
+    """
+    trainer = Trainer(experiment, Path(out), resume, progress)
+    try:
+        with Interruption() as interruption:
+            while not trainer.state.stopped:
+                trainer.advance(bool(interruption))
+    finally:
+        trainer.reporter.close()
+    return trainer.finish()
+
+
+class Trainer:
+    """A run: the model, its optimizers, and where it stands."""
+
+    def __init__(self, experiment: Experiment, out: Path, resume: bool = True, progress: bool = True):
+        self.experiment, self.config, self.out = experiment, experiment.train, out
+        self.curriculum = experiment.curriculum
+        self.tasks = [make_task(stage.task) for stage in self.curriculum.stages]
+        self.workers = Workers(self.config)
+        self.model = self._model().to(self.workers.device)
+        self.optimizers = make_optimizers(self.model, self.config)
+        self.state = self._state(resume)
+        self.clock = Clock(self.state.seconds, self.state.step)
+        self.network = self.workers.prepare(self.model, self._batch(0)[:1], len(self.tasks))
+        self.reporter = Reporter(out, self.state.step, progress, self.config.tensorboard, self.workers.main)
+
+    def _model(self) -> nn.Module:
+        model = build(self.experiment.model, self.config.seed)
+        if self.config.start_from is not None:
+            fill(model, load_model(self.config.start_from).tensors, self.config.start_from)
+        return model
+
+    def _state(self, resume: bool) -> RunState:
+        path = self.out / STATE
+        state = RunState(self.config.steps)
+        if resume and path.exists():
+            state = load_state(path, self.model, self.optimizers, self.experiment)
+        self.workers.wait()
+        if self.workers.main and not state.step:
+            for name in (STATE, MODEL, HISTORY):
+                (self.out / name).unlink(missing_ok=True)
+        return state
+
+    def _batch(self, stage: int) -> Episode:
+        task, own = self.tasks[stage], self.curriculum.stages[stage].queries
+        queries = questions(task, own or self.config.queries)
+        episode = task.sample(self.config.batch, "train", self.config.seed, self.state.step, queries)
+        return self.workers.share(episode)
+
+    def advance(self, interrupted: bool = False) -> None:
+        """One outer step, and what is due after it; a finished run is saved."""
+        stage = self.curriculum.draw(self.state.standing, self.state.step, self.config.seed)
+        facts = self.learn(self._batch(stage), interrupted)
+        stop = facts.pop("interrupted") > 0
+        self.state.step += 1
+        self.follow(stage, facts)
+        every, step = self.config.eval_every, self.state.step
+        if every and step % every == 0:
+            self.validate()
+        self.state.stopped = self.verdict()
+        if self.state.stopped and self.state.asked != step:
+            self.validate()
+        if stop or self.state.stopped or step % self.config.checkpoint_every == 0:
+            self.save()
+        if stop and not self.state.stopped:
+            self.state.stopped = "interrupted"  # after the save: the run is not over
+
+    def learn(self, episode: Episode, interrupted: bool) -> dict[str, float]:
+        """Move the slow weights by one batch; what happened, averaged over all processes.
+
+        Raises Diverged before the weights are touched where loss or gradient are no numbers.
+        """
+        set_share(self.optimizers, factor(self.state.step, self.state.end, self.config))
+        with torch.autocast(self.workers.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            outcome = self.network(episode)
+        outcome.loss.backward()
+        norm = clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+        exact = outcome.exact.float().mean()
+        told = {"loss": outcome.loss, **outcome.parts, "exact": exact, "norm": norm}
+        facts = self.workers.mean(told | {"interrupted": torch.tensor(float(interrupted))})
+        self.check(facts)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return facts
+
+    def check(self, facts: dict[str, float]) -> None:
+        """Raise Diverged where a number is none."""
+        if all(math.isfinite(facts[name]) for name in ("loss", "norm")):
+            return
+        path = self.out / STATE
+        good = f"the last good state is {path}" if path.exists() else "there is no state saved yet"
+        raise Diverged(
+            f"diverged at step {self.state.step + 1} in stage {self.stage_task}: loss {facts['loss']}, gradient norm "
+            f"{facts['norm']}; {good}; try a smaller lr or a longer warmup"
+        )
+
+    @property
+    def stage_task(self) -> str:
+        """The task of the stage that the run is in."""
+        return self.curriculum.stages[self.state.standing.stage].task
+
+    def follow(self, stage: int, facts: dict[str, float]) -> None:
+        """Move on in the curriculum, and tell."""
+        state, before = self.state, self.state.standing
+        state.standing = self.curriculum.advance(before, facts["exact"] if stage == before.stage else None, state.step)
+        record = self.record(before.stage, facts)
+        self.reporter.step(record)
+        if state.step % self.config.log_every == 0:
+            self.reporter.log(record)
+        if state.standing.stage == before.stage:
+            return
+        task, step, mean = state.standing.promotions[-1]
+        self.reporter.note(f"step {step}: {task} passed at exact match {mean:.3f}; on to {self.stage_task}")
+        self.reporter.log({"step": step, "seconds": record["seconds"], "promotion": task, "running": mean})
+        if self.config.final_steps and self.curriculum.is_last(state.standing):
+            state.end = min(state.end, step + self.config.final_steps)
+
+    def record(self, stage: int, facts: dict[str, float]) -> dict[str, Any]:
+        """A step for the history."""
+        state, stages = self.state, self.curriculum.stages
+        promoted = state.standing.stage != stage
+        return {
+            "step": state.step,
+            "end": state.end,
+            "seconds": round(self.clock.seconds(), 3),
+            "rate": round(self.clock.rate(state.step), 3),
+            "stage": stage,
+            "stages": len(stages),
+            "task": stages[stage].task,
+            "running": state.standing.promotions[-1].mean if promoted else state.standing.mean,
+            "lr": self.optimizers[0].param_groups[0]["lr"],
+            **facts,
+        }
+
+    def validate(self) -> None:
+        """Ask questions of the target's validation split; keep the weights where they are the best so far."""
+        state, last = self.state, self.curriculum.is_last(self.state.standing)
+        exact, reset = self.workers.from_main(self._ask)
+        state.final, state.asked = exact, state.step
+        state.stale = state.stale + 1 if last else 0
+        if state.best is None or exact >= state.best:
+            state.stale = 0 if state.best is None or exact > state.best else state.stale
+            state.best, state.best_step = exact, state.step
+            self.keep()
+        seconds = round(self.clock.seconds(), 3)
+        self.reporter.log({"step": state.step, "seconds": seconds, "validation": exact, "reset": reset})
+        self.reporter.note(f"step {state.step}: validation exact match {exact:.4f} (memory reset {reset:.4f})")
+        reached = self.config.target is not None and exact >= self.config.target
+        if reached and self.config.settle and not state.settling and state.step >= self.config.min_steps:
+            state.settling, state.end = True, min(state.end, state.step + self.config.decay_steps)
+
+    def _ask(self) -> tuple[float, float]:
+        task, samples = make_task(self.experiment.task), self.config.eval_samples
+        report = evaluate(self.model, task, samples, VALIDATION_SEED, split="validation")
+        return report.exact_match, report.exact_match_reset
+
+    def verdict(self) -> str:
+        """Why the run is over after this step; empty where it is not."""
+        state, config = self.state, self.config
+        fresh = state.asked == state.step and state.final is not None and state.step >= config.min_steps
+        if fresh and config.target is not None and state.final >= config.target and not config.settle:
+            return "target"
+        if fresh and config.patience is not None and state.stale >= config.patience and not state.settling:
+            return "patience"
+        if self.curriculum.is_over(state.standing):
+            return "stage"
+        if state.step >= state.end:
+            return "target" if state.settling else "steps"
+        return ""
+
+    def keep(self) -> None:
+        """Write the weights as the model to ship."""
+        if not self.workers.main:
+            return
+        state = self.state
+        meta = {
+            "name": self.experiment.name,
+            "task": self.experiment.task,
+            "step": state.step,
+            "seed": self.config.seed,
+            "validation_exact_match": state.final,
+            "validation_samples": self.config.eval_samples,
+            "promotions": state.standing.promotions,
+            "seconds": round(self.clock.seconds(), 1),
+            "train": asdict(self.config),
+            "ttmem": __version__,
+        }
+        save_model(self.out / MODEL, asdict(self.experiment.model), self.model.state_dict(), meta)
+
+    def save(self) -> None:
+        """Write the state, and wait until it is written."""
+        self.state.seconds = self.clock.seconds()
+        if self.workers.main:
+            save_state(self.out / STATE, self.state, self.model, self.optimizers, self.experiment)
+        self.workers.wait()
+
+    def finish(self) -> Result:
+        """The result of a run that is over or interrupted."""
+        state = self.state
+        paths = {"checkpoint": self.out / MODEL, "history": self.out / HISTORY}
+        return Result(state.stopped, state.step, self.clock.seconds(), state.best, state.final, **paths)

@@ -1,0 +1,114 @@
+"""Where a run is: numbers as JSON, weights and optimizer moments as safetensors, one file, no pickle."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..checkpoint import fill, read_file, write_file
+from .curriculum import Standing
+from .experiment import Experiment, differences
+
+FORMAT = "ttmem-training"
+FREE = ("train.steps", "train.log_every", "train.checkpoint_every", "train.tensorboard", "expected", "name")
+"""Fields that a resumed run may change."""
+
+
+@dataclass
+class RunState:
+    """The numbers of a run between two steps.
+
+    Args:
+        end: the step count at which the run ends, as known so far.
+        step: outer steps done.
+        standing: where it is in the curriculum.
+        seconds: spent so far, over all resumptions.
+        final: the last validation's exact match, made after step `asked`; `best`, after step `best_step`: the best.
+        stale: validations in the last stage since the best.
+        settling: whether the target is reached and the step size decays.
+        stopped: why the run is over; empty while it is not.
+    """
+
+    end: int
+    step: int = 0
+    standing: Standing = field(default_factory=Standing)
+    seconds: float = 0.0
+    final: float | None = None
+    asked: int = 0
+    best: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    settling: bool = False
+    stopped: str = ""
+
+
+def save_state(
+    path: Path, state: RunState, model: nn.Module, optimizers: Sequence[Optimizer], experiment: Experiment
+) -> Path:
+    """Write everything that the next step depends on, whole or not at all."""
+    weights = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    said = {"state": asdict(state), "experiment": experiment.as_dict()}
+    return write_file(path, weights | moments(model, optimizers), FORMAT, said)
+
+
+def load_state(path: Path, model: nn.Module, optimizers: Sequence[Optimizer], experiment: Experiment) -> RunState:
+    """Put a saved run back into model and optimizers; the run then goes on bit for bit as if it had not stopped.
+
+    Raises ValueError where the file is damaged, or belongs to another experiment (with the fields that differ).
+    """
+    tensors, said = read_file(path, FORMAT)
+    check_same(path, said["experiment"], experiment.as_dict())
+    fill(model, {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}, path)
+    set_moments(model, optimizers, tensors)
+    state = RunState(**{**said["state"], "standing": Standing.from_dict(said["state"]["standing"])})
+    return more_budget(state, said["experiment"]["train"]["steps"], experiment.train.steps)
+
+
+def more_budget(state: RunState, before: int, now: int) -> RunState:
+    """A budget changed between two runs moves an end that was the budget's, and reopens a run that had used it up."""
+    if state.end == before and now != before:
+        state.end = max(now, state.step)
+        state.stopped = "" if state.stopped == "steps" and now > state.step else state.stopped
+    return state
+
+
+def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ValueError where a run would go on as another experiment."""
+    changed = [line for line in differences(plain(before), plain(now)) if not line.split(":")[0].startswith(FREE)]
+    if changed:
+        raise ValueError(
+            f"{path} is of a run with other settings ({'; '.join(changed)}): take another output folder, or start afresh"
+        )
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON gives it back: tuples are lists."""
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def moments(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    """What the optimizers remember, as `optimizer/NAME OF THE WEIGHT/NAME OF THE MOMENT`."""
+    names = {weight: name for name, weight in model.named_parameters()}
+    return {
+        f"optimizer/{names[weight]}/{kind}": tensor
+        for optimizer in optimizers
+        for weight, kept in optimizer.state.items()
+        for kind, tensor in kept.items()
+    }
+
+
+def set_moments(model: nn.Module, optimizers: Sequence[Optimizer], tensors: Mapping[str, Tensor]) -> None:
+    """Give the optimizers back what `moments` took; single numbers (step counts) stay on the CPU."""
+    homes = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    weights = dict(model.named_parameters())
+    for path, tensor in tensors.items():
+        if path.startswith("optimizer/"):
+            _, name, kind = path.split("/")
+            device = weights[name].device if tensor.ndim else torch.device("cpu")
+            homes[weights[name]].state[weights[name]][kind] = tensor.to(device)

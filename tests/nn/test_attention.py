@@ -1,0 +1,64 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ttmem.nn import attend, visible
+
+pytestmark = pytest.mark.usefixtures("float64")
+CPU = torch.device("cpu")
+
+
+def qkv(t=3, s=5, b=2, h=2, e=4):
+    return torch.randn(b, h, t, e), torch.randn(b, h, s, e), torch.randn(b, h, s, e)
+
+
+@pytest.mark.parametrize("mask", [None, visible(3, 2, None, CPU), torch.tensor([[[[True, False, True, True, False]]]])])
+def test_attention_is_the_fused_one(mask):
+    q, k, v = qkv()
+    mask = None if mask is None else mask.expand(1, 1, 3, 5)
+    wanted = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    torch.testing.assert_close(attend(q, k, v, mask), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_can_be_differentiated_twice(masked):
+    q, k, v = (x.requires_grad_() for x in qkv(t=2, s=3, b=1, h=1, e=2))
+    mask = visible(2, 1, None, CPU)[None, None] if masked else None
+    assert torch.autograd.gradcheck(attend, (q, k, v, mask))
+    assert torch.autograd.gradgradcheck(attend, (q, k, v, mask))
+
+
+def test_what_is_masked_gets_no_weight_and_no_gradient():
+    q, k, v = (x.requires_grad_() for x in qkv())
+    mask = torch.tensor([True, True, False, True, False]).expand(1, 1, 3, 5)
+    grads = torch.autograd.grad(attend(q, k, v, mask).square().sum(), (k, v))
+    for gradient in grads:
+        assert not gradient[:, :, [2, 4]].any() and gradient[:, :, [0, 1, 3]].all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_masking_does_not_overflow_in_short_floats(dtype):
+    q, k, v = (x.to(dtype) for x in qkv())
+    mask = torch.zeros(1, 1, 3, 5, dtype=torch.bool)
+    out = attend(q, k, v, mask)
+    assert out.dtype == dtype and torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 3])
+@pytest.mark.parametrize("window", [None, 1, 2, 9])
+def test_visible_says_who_sees_whom(prefix, window):
+    seen = visible(5, prefix, window, CPU)
+    for row in range(5):
+        for column in range(prefix + 5):
+            back = row - (column - prefix)
+            wanted = column < prefix or (back >= 0 and (window is None or back < window))
+            assert seen[row, column].item() == wanted
+
+
+def test_a_mask_first_made_in_inference_mode_serves_training_too():
+    visible.cache_clear()
+    with torch.inference_mode():
+        visible(3, 2, None, CPU)
+    q, k, v = (x.requires_grad_() for x in qkv())
+    attend(q, k, v, visible(3, 2, None, CPU)[None, None]).sum().backward()
+    assert k.grad.any()

@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ttmem.nn import CausalConv, RMSNorm, SwiGLU, rotary
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def test_a_normed_vector_has_mean_square_one_and_forgets_its_length():
+    norm, x = RMSNorm(8, eps=0.0), torch.randn(2, 3, 8)
+    torch.testing.assert_close(norm(x).square().mean(-1), torch.ones(2, 3), rtol=1e-12, atol=0)
+    torch.testing.assert_close(norm(7 * x), norm(x), rtol=1e-12, atol=1e-12)
+
+
+def test_the_norm_of_zero_is_zero_with_a_finite_gradient():
+    x = torch.zeros(1, 8, requires_grad=True)
+    RMSNorm(8)(x).sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_swiglu_is_its_formula():
+    feed, x = SwiGLU(4, 6), torch.randn(2, 3, 4)
+    gate, up = feed.up.weight[:6], feed.up.weight[6:]
+    wanted = (F.silu(x @ gate.T) * (x @ up.T)) @ feed.down.weight.T
+    torch.testing.assert_close(feed(x), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 4])
+def test_the_convolution_is_its_sum_token_by_token(kernel):
+    conv, x = CausalConv(3, kernel), torch.randn(2, 6, 3)
+    out = conv(x)
+    for t in range(6):
+        taps = [x[:, t - j] * conv.weight[kernel - 1 - j] for j in range(kernel) if t >= j]
+        torch.testing.assert_close(out[:, t], x[:, t] + sum(taps), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("token", [0, 3, 5])
+def test_the_convolution_does_not_see_the_future(token):
+    conv, x = CausalConv(3, 4), torch.randn(2, 6, 3)
+    changed = x.clone()
+    changed[:, token] += 1
+    before, after = conv(x), conv(changed)
+    assert torch.equal(before[:, :token], after[:, :token]) and not torch.equal(before[:, token], after[:, token])
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 4])
+@pytest.mark.parametrize("past", [0, 1, 3, 7])
+def test_the_convolution_of_a_sequence_in_two_pieces_is_the_convolution_of_the_whole(kernel, past):
+    conv, x = CausalConv(3, kernel), torch.randn(2, past + 5, 3)
+    torch.testing.assert_close(conv(x[:, past:], x[:, :past]), conv(x)[:, past:], rtol=1e-12, atol=1e-12)
+
+
+def test_the_convolution_can_be_differentiated_twice():
+    conv = CausalConv(2, 3)
+    x, past = torch.randn(1, 4, 2, requires_grad=True), torch.randn(1, 2, 2, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x, p: conv(x, p).square(), (x, past))
+
+
+def test_rotary_is_a_rotation():
+    x = torch.randn(2, 2, 5, 6)
+    turned = rotary(x, start=11)
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), rtol=1e-6, atol=0)
+    assert torch.equal(rotary(x)[:, :, 0], x[:, :, 0]) and not torch.allclose(turned, x)
+
+
+def test_rotary_turns_the_first_pair_of_channels_by_one_radian_per_position():
+    x = torch.zeros(1, 1, 4, 6)
+    x[..., 0] = 1.0
+    turned = rotary(x, start=2)[0, 0]
+    wanted = torch.tensor([[math.cos(p), math.sin(p)] for p in (2, 3, 4, 5)])
+    torch.testing.assert_close(turned[:, [0, 3]], wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [1, 50])
+def test_rotary_products_depend_on_the_distance_alone(shift):
+    q, k = torch.randn(1, 1, 5, 6), torch.randn(1, 1, 5, 6)
+    here, there = (rotary(q, s) @ rotary(k, s).mT for s in (0, shift))
+    torch.testing.assert_close(here, there, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(rotary(q, shift) @ rotary(k).mT, here, atol=1e-2)
+
+
+def test_rotary_may_start_anywhere():
+    x = torch.randn(1, 2, 7, 4)
+    assert torch.equal(rotary(x)[:, :, 3:], rotary(x[:, :, 3:], start=3))
