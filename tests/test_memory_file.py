@@ -58,9 +58,9 @@ def test_the_bytes_are_those_of_the_specification(path):
     assert header["mem"] == {"dtype": "F32", "shape": [2, 3, 4], "data_offsets": [0, 96]}
     numbers = struct.unpack("<24f", content[8 + length :])
     assert list(numbers) == state.fast["mem"].flatten().tolist()
-    assert list(header["__metadata__"]) == ["ttmem"]
-    said = header["__metadata__"]["ttmem"]
-    assert said == json.dumps(json.loads(said), sort_keys=True)
+    assert list(header["__metadata__"]) == ["ttmem-memory"]
+    said = header["__metadata__"]["ttmem-memory"]
+    assert said == json.dumps(json.loads(said), sort_keys=True, separators=(",", ":"))
     assert json.loads(said) == {
         "format": "ttmem-memory",
         "version": 1,
@@ -78,7 +78,7 @@ def test_the_bytes_are_those_of_the_specification(path):
 
 def test_a_file_built_by_hand_from_the_specification_is_read_and_is_the_one_we_write(path, tmp_path):
     state, about = saved(path)
-    metadata = {"ttmem": json.dumps(about.as_dict(), sort_keys=True)}
+    metadata = {FORMAT: json.dumps(about.as_dict(), sort_keys=True, separators=(",", ":"))}
     entry = {"dtype": "F32", "shape": [2, 3, 4], "data_offsets": [0, 96]}
     header = json.dumps({"__metadata__": metadata, "mem": entry}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -126,7 +126,7 @@ def test_the_text_is_not_in_the_file(path):
 def test_safetensors_itself_opens_the_file(path):
     state, _ = saved(path)
     with safe_open(path, "pt") as file:
-        assert torch.equal(file.get_tensor("mem"), state.fast["mem"]) and list(file.metadata()) == ["ttmem"]
+        assert torch.equal(file.get_tensor("mem"), state.fast["mem"]) and list(file.metadata()) == [FORMAT]
 
 
 @pytest.mark.parametrize(
@@ -155,15 +155,16 @@ def test_without_a_writer_any_memory_can_be_looked_at(path):
 def test_a_truncated_file_says_so_in_one_line(path, kept):
     saved(path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match="is cut off") as caught:
+    with pytest.raises(ValueError, match="is truncated|is not a memory file") as caught:
         load_memory(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert kept in (0, 7) or "truncated" in str(caught.value)
 
 
 def test_bytes_behind_the_end_are_damage(path):
     saved(path)
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(ValueError, match="is cut off or no safetensors"):
+    with pytest.raises(ValueError, match="is damaged"):
         load_memory(path)
 
 
@@ -177,32 +178,30 @@ def test_bytes_behind_the_end_are_damage(path):
 )
 def test_other_files_are_refused_in_one_line(path, content):
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="no safetensors file") as caught:
+    with pytest.raises(ValueError, match="is not a memory file|is damaged") as caught:
         load_memory(path)
     assert "\n" not in str(caught.value)
 
 
 def test_safetensors_without_a_memory_is_told_apart(path):
     save_file({"w": torch.zeros(2)}, path, {"some": "checkpoint"})
-    with pytest.raises(ValueError, match="is no ttmem-memory: it says format None"):
+    with pytest.raises(ValueError, match="no ttmem-memory: is it a checkpoint"):
         load_memory(path)
 
 
 def rewritten(path, **changed) -> None:
     state, about = saved(path)
     said = {name: value for name, value in (about.as_dict() | changed).items() if value is not None}
-    save_file(dict(state.fast), path, {"ttmem": json.dumps(said)})
+    save_file(dict(state.fast), path, {FORMAT: json.dumps(said)})
 
 
 def test_a_newer_version_is_named_even_with_fields_we_do_not_know(path):
     rewritten(path, version=2, colour="blue")
-    with pytest.raises(ValueError, match="version 2 of ttmem-memory, this ttmem reads 1"):
+    with pytest.raises(ValueError, match="version 2 of ttmem-memory, this ttmem reads up to 1"):
         load_memory(path)
 
 
-@pytest.mark.parametrize(
-    "changed", [{"writer": 3}, {"writer": {}}, {"task": None}, {"colour": "blue"}]
-)
+@pytest.mark.parametrize("changed", [{"writer": 3}, {"writer": {}}, {"task": None}, {"colour": "blue"}])
 def test_a_damaged_description_is_named(path, changed):
     rewritten(path, **changed)
     with pytest.raises(ValueError, match="damaged: its description"):
@@ -217,14 +216,14 @@ def test_tensors_that_are_not_as_described_are_damage(path):
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     for missing in (tmp_path / "gone.memory", tmp_path):
-        with pytest.raises(FileNotFoundError, match=f"there is no file {missing}"):
+        with pytest.raises(FileNotFoundError, match=f"there is no memory file {missing}"):
             load_memory(missing)
 
 
 @pytest.mark.parametrize("changed", [{"format": "x"}, {"version": "one"}, {"version": None}])
-def test_another_format_or_version_is_refused(path, changed):
+def test_another_format_or_no_version_is_refused(path, changed):
     rewritten(path, **changed)
-    with pytest.raises(ValueError, match="is no ttmem-memory|has version .* of ttmem-memory"):
+    with pytest.raises(ValueError, match="of x, this ttmem reads|is damaged: its description"):
         read_about(path)
 
 

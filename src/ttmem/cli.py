@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+EXTRAS = {"tyro": "cli", "rich": "cli", "accelerate": "train", "tensorboard": "train", "matplotlib": "plot"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,10 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = parse(words)
         set_threads(command.threads)
         command.run()
-    except KeyboardInterrupt:
-        return failed("stopped", 1)
+    except KeyboardInterrupt as stop:
+        return failed(str(stop) or "stopped", 1)
     except (ValueError, OSError) as error:
         return failed(str(error), 2)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        return failed(f"{error}: pip install 'ttmem[{extra or 'all'}]'", 1)
     except Exception as error:
         if os.environ.get("TTMEM_TRACEBACK"):
             raise

@@ -1,19 +1,24 @@
 """A written memory as a file: safetensors with one JSON object beside the tensors (docs/memory-file.md)."""
 
 import hashlib
+import json
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
 
-from .checkpoint import read_tensors, write_tensors
+from .checkpoint import packed, replace_file
 from .core.state import State
 
 FORMAT = "ttmem-memory"
 VERSION = 1
+LONGEST_HEADER = 100_000_000  # the limit of safetensors itself
 
 
 class MemoryMismatch(ValueError):
@@ -30,7 +35,7 @@ class Writer:
     shapes: dict[str, list[int]]
 
     @classmethod
-    def of(cls, model: nn.Module, name: str, fingerprint: str) -> "Writer":
+    def of(cls, model: Any, name: str, fingerprint: str) -> "Writer":
         """The writer that a model is.
 
         >>> from ttmem.models import ModelConfig, build
@@ -99,19 +104,23 @@ def save_memory(path: str | Path, state: State, about: About) -> Path:
         raise ValueError(f"the state has {has}, the description {len(about.digests)} of {about.writer.shapes}")
     if not all(leaf.isfinite().all() for leaf in state.fast.values()):
         raise ValueError(f"the write diverged, losses {about.losses}: take fewer steps")
-    return write_tensors(path, state.fast, about.as_dict())
+    return replace_file(Path(path), packed(state.fast, FORMAT, about.as_dict()))
 
 
 def load_memory(path: str | Path, writer: Writer | None = None) -> tuple[State, About]:
     """The memories of a file, on the CPU, and what it says about them.
 
     With the `writer` that will read them, raises MemoryMismatch where another model wrote them. Raises
-    FileNotFoundError for no file, and ValueError for a file that is cut off, no memory, or of another version.
+    FileNotFoundError for no file, ValueError for a file that is truncated, damaged, no memory, or of a newer version.
     """
-    fast, record = read_tensors(path, FORMAT, VERSION)
-    about = parse(path, record)
+    content = read_bytes(path)
+    about = parse(path, read_header(path, content))
     if writer is not None:
         check_writer(path, about.writer, writer)
+    try:
+        fast = load_tensors(content)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): write it again") from error
     if shapes_of(State(fast)) != about.writer.shapes:
         raise ValueError(f"{path} is damaged: its tensors are {shapes_of(State(fast))}, it says {about.writer.shapes}")
     return State(fast, (), about.writes), about
@@ -119,17 +128,53 @@ def load_memory(path: str | Path, writer: Writer | None = None) -> tuple[State, 
 
 def read_about(path: str | Path) -> About:
     """What a memory file says, without its tensors; raises what `load_memory` raises."""
-    return parse(path, read_tensors(path, FORMAT, VERSION, weights=False)[1])
+    return parse(path, read_header(path, read_bytes(path)))
 
 
-def parse(path: str | Path, record: dict[str, Any]) -> About:
-    """The description in a file's record; ValueError for missing and unknown fields."""
-    said = {name: value for name, value in record.items() if name not in ("format", "version")}
+def read_bytes(path: str | Path) -> bytes:
+    """The file's bytes; FileNotFoundError with the path for no file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no memory file {path}")
+    return Path(path).read_bytes()
+
+
+def read_header(path: str | Path, content: bytes) -> dict[str, Any]:
+    """The JSON header of a safetensors file; ValueError where the bytes are none, or fewer than it promises."""
+    size = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else 0
+    if not 2 <= size <= LONGEST_HEADER or content[8:9] not in (b"{", b""):
+        raise ValueError(f"{path} is not a memory file: it does not begin like a safetensors file")
+    check_length(path, content, 8 + size)
     try:
-        return About(**said | {"writer": Writer(**said["writer"])})
-    except (KeyError, TypeError) as error:
+        header = json.loads(content[8 : 8 + size])
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: its header is not that of a safetensors file") from error
+    check_length(path, content, 8 + size + max(ends, default=0))
+    return header
+
+
+def check_length(path: str | Path, content: bytes, promised: int) -> None:
+    """Raise ValueError where the file is shorter than its header promises."""
+    if len(content) < promised:
+        raise ValueError(f"{path} is truncated: it has {len(content)} bytes of {promised}; write or fetch it again")
+
+
+def parse(path: str | Path, header: dict[str, Any]) -> About:
+    """The description in a header; ValueError for another format, a newer version, and missing or unknown fields."""
+    metadata = header.get("__metadata__", {})
+    if FORMAT not in metadata:
+        raise ValueError(f"{path} is a safetensors file but no {FORMAT}: is it a checkpoint?")
+    try:
+        said = json.loads(metadata[FORMAT])
+        form, version = said.pop("format"), int(said.pop("version"))
+        if version <= VERSION and form == FORMAT:
+            return About(**said | {"writer": Writer(**said["writer"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         wanted = ", ".join(field.name for field in fields(About))
-        raise ValueError(f"{path} is damaged: its description has not just {wanted}") from error
+        raise ValueError(f"{path} is damaged: its description is not JSON with just {wanted}") from error
+    raise ValueError(
+        f"{path} has version {version} of {form}, this ttmem reads up to {VERSION} of {FORMAT}: upgrade ttmem"
+    )
 
 
 def check_writer(path: str | Path, wrote: Writer, reads: Writer) -> None:

@@ -7,10 +7,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from .checkpoint import fingerprint, load_model
+from .checkpoint import fill, load_model
 from .memory_file import Writer
 from .models import ModelConfig, build
 from .tasks import AssociativeRetrieval
@@ -29,11 +28,11 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with what its checkpoint says: the `task` it was trained for, the `facts` of its training."""
+    """A `model` (an nn.Module) with what its checkpoint says: the `facts` of its training, among them its `task`."""
 
     name: str
     path: Path
-    model: nn.Module
+    model: Any
     fingerprint: str
     facts: dict[str, Any]
 
@@ -87,11 +86,11 @@ def load(where: str | Path) -> Loaded:
     Raises FileNotFoundError for neither, ValueError for a file that is no checkpoint or is corrupt.
     """
     path = locate(where)
-    config, tensors, facts = load_model(path)
-    model = rebuild(path, config)
-    fill(path, model, tensors)
-    name = str(where) if str(where) in NAMES else path.stem
-    return Loaded(name, path, model.eval(), fingerprint(model), facts)
+    found = load_model(path)
+    model = rebuild(path, found.config)
+    fill(model, found.tensors, path)
+    name = str(where) if str(where) in NAMES else str(found.meta.get("name", path.stem))
+    return Loaded(name, path, model.eval(), found.fingerprint, found.meta)
 
 
 def rebuild(path: Path, config: Mapping[str, Any]) -> nn.Module:
@@ -100,14 +99,6 @@ def rebuild(path: Path, config: Mapping[str, Any]) -> nn.Module:
         return build(ModelConfig(**config), seed=0)
     except TypeError as error:
         raise ValueError(f"{path} has a config that this ttmem does not know: {error}") from error
-
-
-def fill(path: Path, model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Set a model's weights; ValueError names the first that is missing, unknown, or of another shape."""
-    try:
-        model.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit its own config: {str(error).splitlines()[-1].strip()}") from error
 
 
 def listing() -> list[dict[str, Any]]:
@@ -132,5 +123,5 @@ def entry(name: str) -> dict[str, Any]:
 
 
 def recorded(facts: Mapping[str, Any]) -> float | None:
-    """The exact match that training left in a checkpoint's facts."""
-    return facts.get("scores", facts).get("exact_match")
+    """The exact match in a checkpoint's facts: on the test split where that was recorded, else on validation."""
+    return facts.get("exact_match", facts.get("validation_exact_match"))

@@ -61,6 +61,14 @@ def test_nothing_written_on_the_bars_overlaps(axes):
     assert not overlaps([text.get_window_extent() for text in texts])
 
 
+def test_the_legend_covers_no_point_wherever_the_curve_runs(axes):
+    plots.exact_match(axes, [point(1, 50), point(2, 25), point(3, 50), point(4, 0)], trained=2)
+    axes.figure.canvas.draw()
+    legend = axes.get_legend().get_window_extent()
+    for line in axes.get_lines()[:2]:
+        assert not any(legend.contains(x, y) for x, y in axes.transData.transform(line.get_xydata()))
+
+
 def test_a_curve_becomes_an_image_in_a_new_folder(tmp_path):
     pytest.importorskip("matplotlib")
     path = plots.curve_image(tmp_path / "new" / "curve.png", [point(1), point(2), point(3)], trained=2)

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from ttmem.nn import attend, visible
+from ttmem.nn.attention import attend_near
 
 pytestmark = pytest.mark.usefixtures("float64")
 CPU = torch.device("cpu")
@@ -62,3 +63,19 @@ def test_a_mask_first_made_in_inference_mode_serves_training_too():
     q, k, v = (x.requires_grad_() for x in qkv())
     attend(q, k, v, visible(3, 2, None, CPU)[None, None]).sum().backward()
     assert k.grad.any()
+
+
+@pytest.mark.parametrize("window", [1, 2, 4])
+@pytest.mark.parametrize("prefix", [0, 3])
+@pytest.mark.parametrize("t", [1, 2, 7])
+def test_a_short_window_is_masked_attention_at_a_lower_price(window, prefix, t):
+    q, k, v = (torch.randn(2, 3, t, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    far = [torch.randn(2, 3, prefix, 4, dtype=torch.float64) for _ in range(2)]
+    keys, values = ([far[0], k], [far[1], v]) if prefix else ([k], [v])
+    mask = visible(t, prefix, window, torch.device("cpu"))
+    slow = attend(q, torch.cat(keys, 2), torch.cat(values, 2), mask)
+    fast = attend_near(q, keys, values, window)
+    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
+    weight = torch.randn_like(slow)
+    for twin in zip(*(torch.autograd.grad((out * weight).sum(), (q, k, v)) for out in (fast, slow)), strict=True):
+        torch.testing.assert_close(*twin, rtol=0, atol=1e-12)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Union
 
+import tyro
+
 from .base import Command
 from .demo import Demo
 from .evaluate import Eval
@@ -26,10 +28,6 @@ __all__ = ["COMMANDS", "Ask", "Command", "Demo", "Eval", "Inspect", "Models", "T
 
 def parse(words: Sequence[str]) -> Command:
     """The command that the words ask for; SystemExit for help (0) and for words that do not parse (2)."""
-    try:
-        import tyro
-    except ImportError as error:
-        raise ImportError("the command line needs tyro and rich: pip install 'ttmem[cli]'") from error
     config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     kinds = tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())
     any_command: Any = Union[kinds]  # noqa: UP007

@@ -22,6 +22,27 @@ PREFERRED = ("neural-memory-n2", "tokens-n2")
 SHOWN_SEED = 7
 
 
+def small_experiment(seconds: float) -> "Experiment":
+    """A NeuralMemory small enough to learn its task from nothing in a few minutes on one core."""
+    from ..models import ModelConfig
+    from ..training import Experiment, Stage, TrainConfig
+
+    lengths = ("N1-K1V1-S1_4-8", "N1-K2V2-S1_8-16", "N1-K3V3-S1_16-32")
+    train = TrainConfig(
+        steps=3000,
+        seconds=seconds,
+        muon_lr=0.02,
+        warmup=50,
+        decay=80.0,
+        target=0.995,
+        settle=True,
+        eval_every=50,
+        eval_samples=500,
+    )
+    stages = tuple(Stage(task, threshold=0.8) for task in lengths)
+    return Experiment("demo", SMALL_TASK, ModelConfig(memory="neural", layers=2), stages, train)
+
+
 class Use(NamedTuple):
     """What the memory of one shown context answered: a row per key, and the same of a memory that was reset."""
 
@@ -72,7 +93,9 @@ def train_small(console: "Console", out: Path, experiment: "Experiment", samples
 
     console.rule(f"[bold]1  Meta-train a small NeuralMemory from scratch on {SMALL_TASK}", align="left")
     result = train(experiment, out / "training", resume=False, progress=not console.quiet)
-    small = load(str(result.path))
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
+    small = load(result.checkpoint)
     report = evaluate(small.model, small.make_task(), samples)
     low, high = report.interval
     console.print(f"trained for {result.steps} steps in {result.seconds:.0f} s; on {samples} contexts never seen:")
@@ -104,7 +127,9 @@ def use_memory(console: "Console", loaded: "Loaded", out: Path) -> Use:
     console.print(f"model    {loaded.name}\ncontext  [bold]{text.read_text()}[/]", soft_wrap=True)
     written = write_memory(loaded, task, task.episode_from_text(text.read_text()), memory)
     losses = " -> ".join(f"{loss:.3f}" for loss in written["losses"])
-    console.print(f"written  {memory}, {written['bytes']} bytes; write loss {losses} nats per character")
+    console.print(
+        f"written  {memory}, {written['bytes']} bytes; write loss {losses} nats per character", soft_wrap=True
+    )
     context = text.read_text()
     text.unlink()
     console.print(f"deleted  {text}")
@@ -134,16 +159,24 @@ def show_answers(console: "Console", use: Use) -> None:
 
 
 def more_steps(console: "Console", loaded: "Loaded", samples: int) -> list["Report"]:
-    """Part 3: exact match against 1 to 10 write steps; as trained on all samples, the others on a quarter."""
+    """Part 3: exact match against 1 to 10 write steps."""
+    console.rule("[bold]3  Does writing longer help?", align="left")
+    reports = steps_to_ten(loaded, samples)
+    shown = "  ".join(f"{report.steps}: {report.exact_match:.3f}" for report in reports)
+    trained = loaded.model.config.steps
+    console.print(f"{loaded.name} on {reports[0].task}, trained with {trained} write steps")
+    console.print(f"exact match by steps  {shown}", soft_wrap=True)
+    return reports
+
+
+def steps_to_ten(loaded: "Loaded", samples: int) -> list["Report"]:
+    """Reports for 1 to 10 write steps: as trained on all samples, the others on a quarter."""
     from ..evals import evaluate, steps_curve
 
-    console.rule("[bold]3  Does writing longer help?", align="left")
     task, trained = loaded.make_task(), loaded.model.config.steps
     reports = steps_curve(loaded.model, task, range(1, 11), max(samples // 4, 1))
-    if trained <= len(reports):
+    if 1 <= trained <= len(reports):
         reports[trained - 1] = evaluate(loaded.model, task, samples, steps=trained)
-    shown = "  ".join(f"{report.steps}: {report.exact_match:.3f}" for report in reports)
-    console.print(f"{loaded.name} on {task.name}, trained with {trained} write steps\nexact match by steps  {shown}")
     return reports
 
 

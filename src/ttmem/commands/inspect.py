@@ -25,25 +25,22 @@ class Inspect(Command):
 
 
 def contents(path: Path) -> dict[str, Any]:
-    """What the file says, and its tensors; ValueError where it is neither memory nor checkpoint."""
-    from safetensors import safe_open
+    """What the file says about itself and the shapes of its tensors; ValueError for neither memory nor checkpoint."""
+    from .. import memory_file
 
-    said = record(path)
-    with safe_open(path, "pt") as file:
-        return said | {"tensors": {name: file.get_slice(name).get_shape() for name in sorted(file.keys())}}
+    header = memory_file.read_header(path, memory_file.read_bytes(path))
+    shapes = {name: entry["shape"] for name, entry in sorted(header.items()) if name != "__metadata__"}
+    if memory_file.FORMAT in header.get("__metadata__", {}):
+        return memory_file.parse(path, header).as_dict() | {"tensors": shapes}
+    return checkpoint(path) | {"tensors": shapes}
 
 
-def record(path: Path) -> dict[str, Any]:
-    """The description of a checkpoint, or else of a memory."""
-    from ..checkpoint import read_meta
-    from ..memory_file import read_about
-    from ..zoo import load
+def checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint says about itself."""
+    from ..checkpoint import FORMAT, load_model
 
-    try:
-        about = read_meta(path)
-    except ValueError:
-        return read_about(path).as_dict()
-    return {"fingerprint": load(path).fingerprint} | about
+    found = load_model(path)
+    return {"format": FORMAT, "fingerprint": found.fingerprint, "config": found.config, "facts": found.meta}
 
 
 def flat(found: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Ask(Command):
         if not self.keys:
             raise ValueError("give at least one KEY to ask for")
         found = ask_memory(load(self.checkpoint), self.memory, self.keys, self.row)
-        text = {key: f"{a['value']}  ({a['probability']:.3f})" for key, a in found["answers"].items()}
+        text = {key: f"{a['value']}  (probability {a['probability']:.3f})" for key, a in found["answers"].items()}
         self.tell(found, lines(text))
 
 

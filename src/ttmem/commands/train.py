@@ -1,7 +1,6 @@
 """`ttmem train`: run the outer loop of an experiment."""
 
-import importlib.util
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import tyro
 from .base import Command, lines, unset
 
 if TYPE_CHECKING:
-    from ..training import Experiment
+    from ..training import Experiment, Result
 
 FOLDER = "experiments"
 
@@ -36,13 +35,16 @@ class Train(Command):
         result = train(experiment, out, resume=not self.no_resume, progress=not self.json)
         found = {"experiment": experiment.name, "out": str(out)} | plain(result)
         self.tell(found, lines(found))
+        if result.stopped == "interrupted":
+            raise KeyboardInterrupt("stopped; the same command goes on from here")
 
 
 def find_experiment(where: str) -> "Experiment":
     """The experiment of a file, of a name in experiments/, or inside a checkpoint; FileNotFoundError for none."""
+    from ..training import load_experiment
     from ..zoo import NAMES
 
-    for path in (Path(where), Path(FOLDER, where), Path(FOLDER, f"{where}.py"), Path(FOLDER, f"{_snake(where)}.py")):
+    for path in (Path(where), *(Path(FOLDER, f"{name}.py") for name in (where, where.replace("-", "_")))):
         if path.suffix == ".py" and path.is_file():
             return load_experiment(path)
     if where in NAMES or Path(where).is_file():
@@ -52,35 +54,23 @@ def find_experiment(where: str) -> "Experiment":
     raise FileNotFoundError(f"there is no experiment {where}: give a .py file, or one of {known}")
 
 
-def load_experiment(path: Path) -> "Experiment":
-    """EXPERIMENT of a Python file, which is run for it; ValueError where it defines none."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "EXPERIMENT"):
-        raise ValueError(f"{path} defines no EXPERIMENT: write EXPERIMENT = Experiment(...)")
-    return module.EXPERIMENT
-
-
 def stored_experiment(where: str) -> "Experiment":
-    """The experiment inside a checkpoint; ValueError where it holds none."""
-    from ..training import Experiment
+    """The experiment inside a checkpoint; ValueError where it holds none, or one that this ttmem does not know."""
+    from ..models import ModelConfig
+    from ..training import Experiment, Stage, TrainConfig
     from ..zoo import load
 
     loaded = load(where)
-    if "experiment" not in loaded.facts:
-        raise ValueError(f"{loaded.path} holds no experiment: train from a file in experiments/")
-    return Experiment.from_dict(loaded.facts["experiment"])
+    record = loaded.facts.get("experiment")
+    if record is None:
+        raise ValueError(f"{loaded.path} holds no experiment: train from a file in {FOLDER}/")
+    try:
+        parts = {"model": ModelConfig(**record["model"]), "train": TrainConfig(**record["train"])}
+        return Experiment(**record | parts | {"stages": tuple(Stage(**stage) for stage in record["stages"])})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{loaded.path} holds an experiment that this ttmem does not know: {error}") from error
 
 
-def plain(result: Any) -> dict[str, Any]:
+def plain(result: "Result") -> dict[str, Any]:
     """A result as plain JSON values."""
-    from dataclasses import asdict, is_dataclass
-
-    values = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result._asdict()
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-
-
-def _snake(name: str) -> str:
-    return name.replace("-", "_")
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(result).items()}

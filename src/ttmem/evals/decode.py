@@ -1,10 +1,10 @@
 """Answering from memory and question alone, one token after the other."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.state import State
 
@@ -17,7 +17,7 @@ class Answer(NamedTuple):
 
 
 @torch.no_grad()
-def decode(model: nn.Module, state: State, query: Int[Tensor, "b q s"], length: int, pad: int = 0) -> Answer:
+def decode(model: Any, state: State, query: Int[Tensor, "b q s"], length: int, pad: int = 0) -> Answer:
     """The `length` likeliest tokens behind each question, each chosen before the next (greedy); never the padding.
 
     Where the teacher-forced reading is right in every token, this gives the same tokens.

@@ -40,8 +40,7 @@ def exact_match(axes: Any, reports: Sequence[Report], trained: int | None = None
     if trained is not None:
         axes.axvline(trained, color=GREY, linewidth=0.8, linestyle=":", label=f"trained with {trained}")
     axes.set(title=f"Reading {reports[0].task}", xlabel="write steps", ylabel="exact match (share of questions)")
-    axes.set_ylim(-0.03, 1.03)
-    axes.legend(loc="center right", fontsize=8, framealpha=0.9)
+    _share_axis(axes, bottom=-0.03)
     _whole_ticks(axes, steps)
 
 
@@ -52,8 +51,8 @@ def beside(axes: Any, ours: Mapping[str, float], theirs: Mapping[str, float], so
         _bar(axes, i + 0.2, theirs[task], THEIRS, source if i == 0 else None)
     axes.set_xticks(range(len(theirs)), [name.replace("-S", "\n-S", 1) for name in theirs])
     axes.set(title=title, ylabel="exact match (share of questions)")
-    axes.set(ylim=(0, 1.25), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1.0], xlim=(-0.6, len(theirs) - 0.4))
-    axes.legend(loc="upper center", ncols=2, fontsize=8, framealpha=0.9)
+    axes.set_xlim(-0.6, len(theirs) - 0.4)
+    _share_axis(axes, bottom=0.0)
 
 
 def panels(count: int) -> tuple[Any, Sequence[Any]]:
@@ -81,6 +80,12 @@ def curve_image(path: str | Path, reports: Sequence[Report], trained: int | None
     write_loss(left, max(reports, key=lambda report: len(report.write_loss)).write_loss)
     exact_match(right, reports, trained)
     return save(figure, path)
+
+
+def _share_axis(axes: Any, bottom: float) -> None:
+    """Shares from 0 to 1, and room above them for the legend, where it covers nothing."""
+    axes.set(ylim=(bottom, 1.22), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    axes.legend(loc="upper center", ncols=3, fontsize=8, framealpha=0.9, columnspacing=1.2)
 
 
 def _bar(axes: Any, x: float, height: float | None, color: str, label: str | None) -> None:

@@ -86,7 +86,7 @@ def episodes(task: Task, samples: int, seed: int, split: str) -> Iterator[Episod
         yield task.sample(BATCH, split, seed, index, queries=1)[: min(left, BATCH)]
 
 
-def count(tally: Tally, model: nn.Module, episode: Episode, steps: int | None) -> None:
+def count(tally: Tally, model: Any, episode: Episode, steps: int | None) -> None:
     """Write a batch, ask it, ask it again of a memory that read nothing, and add up."""
     empty = model.start(len(episode))
     with timed(tally.seconds, "write", episode.context.device):
@@ -102,7 +102,7 @@ def count(tally: Tally, model: nn.Module, episode: Episode, steps: int | None) -
     tally.memory_bytes = max(tally.memory_bytes, memory_bytes(state, len(episode)))
 
 
-def correct(model: nn.Module, state: State, episode: Episode) -> Tensor:
+def correct(model: Any, state: State, episode: Episode) -> Tensor:
     """Which target tokens are the likeliest, each given those before it, `(b, q, y)`."""
     return model.read(state, episode.query, episode.target).argmax(-1) == episode.target
 

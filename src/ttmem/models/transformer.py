@@ -11,8 +11,11 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..nn.attention import attend, visible
+from ..nn.attention import attend, attend_near, visible
 from ..nn.layers import CausalConv, RMSNorm, SwiGLU, rotary
+
+SHORT = 4
+"""Windows up to this long do not pay for the whole square of scores."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Attention(nn.Module):
 
     def mix(self, q: Tensor, keys: list[Tensor], values: list[Tensor], window: int | None = None) -> Tensor:
         """Attention over the concatenated keys and values, the last of which are the queries' own."""
+        if window is not None and window <= SHORT:
+            return self.out(rearrange(attend_near(q, keys, values, window), "b h t e -> b t (h e)"))
         k, v = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in (keys, values))
         t, prefix = q.shape[2], k.shape[2] - q.shape[2]
         # Compiled code has the mask built in; torch.compile warns of a cache that it will not look into.

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -37,3 +38,30 @@ def visible(t: int, prefix: int, window: int | None, device: torch.device) -> Bo
         row, column = torch.arange(t, device=device)[:, None], torch.arange(t, device=device)
         near = (column <= row) & (row - column < (window or t + 1))
         return torch.cat([near.new_ones(t, prefix), near], dim=1)
+
+
+def attend_near(
+    q: Float[Tensor, "b h t e"],
+    keys: list[Float[Tensor, "b h _ e"]],
+    values: list[Float[Tensor, "b h _ e"]],
+    window: int,
+) -> Float[Tensor, "b h t e"]:
+    """`attend` behind the mask of `visible`, at the cost of prefix + window keys per token instead of all of them.
+
+    The last of `keys` and `values` are the tokens' own, the one before (if any) the prefix's. Worth it for short
+    windows, where the full square of scores would be nearly all mask.
+    """
+    near = torch.stack([(q * shifted(keys[-1], i)).sum(-1) for i in range(window)], dim=-1)
+    if window > 1:
+        back = torch.arange(window, device=q.device)
+        near = near.masked_fill(back > torch.arange(q.shape[2], device=q.device)[:, None], torch.finfo(q.dtype).min)
+    scores = [q @ k.transpose(-1, -2) for k in keys[:-1]] + [near]
+    share = (torch.cat(scores, dim=-1) * q.shape[-1] ** -0.5).softmax(-1)
+    far, close = share.split([share.shape[-1] - window, window], dim=-1)
+    out = sum(close[..., i : i + 1] * shifted(values[-1], i) for i in range(window))
+    return out + far @ values[0] if len(values) > 1 else out
+
+
+def shifted(x: Float[Tensor, "b h t e"], by: int) -> Float[Tensor, "b h t e"]:
+    """Each token's predecessor `by` places back, zeros before the first."""
+    return F.pad(x, (0, 0, by, 0))[:, :, : x.shape[2]] if by else x

@@ -29,6 +29,7 @@ class TrainConfig:
 
     Args:
         steps: the budget, in outer steps; the run may end before (`target`, `patience`, a stage's budget).
+        seconds: a second budget, in time; wsd decays in time for it. A run with one is not reproducible.
         batch: contexts per step over all processes.
         queries: questions asked of each written context; None asks all pairs.
         seed: of the initial weights and of the training stream.
@@ -59,6 +60,7 @@ class TrainConfig:
     """
 
     steps: int = 2000
+    seconds: float | None = None
     batch: int = 64
     queries: int | None = None
     seed: int = 0
@@ -72,7 +74,7 @@ class TrainConfig:
     clip: float | None = 1.0
     warmup: int = 200
     schedule: str = "wsd"
-    decay: float = 0.3
+    decay: float | int = 0.3
     floor: float = 0.05
     final_steps: int | None = None
     target: float | None = None
@@ -96,7 +98,7 @@ class TrainConfig:
             value = getattr(self, field)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{field} must be between 0 and 1, got {value}")
-        for field in ("lr", "decay", "clip"):
+        for field in ("lr", "decay", "clip", "seconds"):
             value = getattr(self, field)
             if value is not None and not value > 0:
                 raise ValueError(f"{field} must be > 0, got {value}")

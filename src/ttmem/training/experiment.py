@@ -2,7 +2,7 @@
 
 import importlib.util
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,6 +51,21 @@ class Experiment:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> "Experiment":
+        """The experiment that `as_dict` told; ValueError where this version has other fields.
+
+        >>> experiment = Experiment("n4", "N4-K2V2-V62", stages=(Stage("N4-K1V1-V62"),))
+        >>> Experiment.from_dict(experiment.as_dict()) == experiment
+        True
+        """
+        try:
+            stages = tuple(Stage(**stage) for stage in said["stages"])
+            parts = {"model": ModelConfig(**said["model"]), "stages": stages, "train": TrainConfig(**said["train"])}
+            return cls(**{**said, **parts})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"this experiment is of another version of ttmem: {error}") from error
 
 
 def override(experiment: Experiment, changes: Sequence[str]) -> Experiment:

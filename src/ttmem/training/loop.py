@@ -35,10 +35,10 @@ class Result:
     """How a run went.
 
     Args:
-        stopped: why it ended: target, steps, patience, stage (a stage's budget), or interrupted (it can be resumed).
+        stopped: why it ended: target, steps, seconds, patience, stage (its budget), or interrupted (resume it).
         steps, seconds: outer steps and time over all resumptions.
         best, final: best and last validation exact match on the target; None where none was made.
-        checkpoint: the best weights as one file.
+        checkpoint: the best weights, as one file to ship.
         history: a JSON line per logged step, validation and promotion.
     """
 
@@ -95,9 +95,10 @@ class Trainer:
         if resume and path.exists():
             state = load_state(path, self.model, self.optimizers, self.experiment)
         self.workers.wait()
-        if self.workers.main and not state.step:
-            for name in (STATE, MODEL, HISTORY):
-                (self.out / name).unlink(missing_ok=True)
+        if self.workers.main:
+            halves = self.out.glob(".*.safetensors.*")  # what a run that was killed while it saved left behind
+            for old in halves if resume else [*halves, path]:
+                old.unlink(missing_ok=True)
         return state
 
     def _batch(self, stage: int) -> Episode:
@@ -110,8 +111,10 @@ class Trainer:
         """One outer step, and what is due after it; a finished run is saved."""
         stage = self.curriculum.draw(self.state.standing, self.state.step, self.config.seed)
         facts = self.learn(self._batch(stage), interrupted)
-        stop = facts.pop("interrupted") > 0
+        stop, late = facts.pop("interrupted") > 0, facts.pop("late") > 0
         self.state.step += 1
+        if late and not self.state.late:
+            self.state.late, self.state.end = True, min(self.state.end, self.state.step + self.settle_steps)
         self.follow(stage, facts)
         every, step = self.config.eval_every, self.state.step
         if every and step % every == 0:
@@ -136,7 +139,8 @@ class Trainer:
         norm = clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
         exact = outcome.exact.float().mean()
         told = {"loss": outcome.loss, **outcome.parts, "exact": exact, "norm": norm}
-        facts = self.workers.mean(told | {"interrupted": torch.tensor(float(interrupted))})
+        flags = {"interrupted": float(interrupted), "late": float(self.is_late())}
+        facts = self.workers.mean(told | {name: torch.tensor(flag) for name, flag in flags.items()})
         self.check(facts)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -153,6 +157,19 @@ class Trainer:
             f"diverged at step {self.state.step + 1} in stage {self.stage_task}: loss {facts['loss']}, gradient norm "
             f"{facts['norm']}; {good}; try a smaller lr or a longer warmup"
         )
+
+    @property
+    def settle_steps(self) -> int:
+        """Steps from the decision to end until the end."""
+        return self.config.decay_steps if self.config.schedule == "wsd" else 0
+
+    def is_late(self) -> bool:
+        """Whether the time left is just enough to end well."""
+        if self.config.seconds is None:
+            return False
+        done = self.state.step - self.clock.first
+        needed = self.settle_steps / self.clock.rate(self.state.step) if done >= 10 else 0.0
+        return self.clock.seconds() + needed >= self.config.seconds
 
     @property
     def stage_task(self) -> str:
@@ -205,9 +222,13 @@ class Trainer:
         seconds = round(self.clock.seconds(), 3)
         self.reporter.log({"step": state.step, "seconds": seconds, "validation": exact, "reset": reset})
         self.reporter.note(f"step {state.step}: validation exact match {exact:.4f} (memory reset {reset:.4f})")
-        reached = self.config.target is not None and exact >= self.config.target
-        if reached and self.config.settle and not state.settling and state.step >= self.config.min_steps:
-            state.settling, state.end = True, min(state.end, state.step + self.config.decay_steps)
+        may_end = state.step >= self.config.min_steps and not state.settling
+        if self.config.settle and may_end and self.reached(exact):
+            state.settling, state.end = True, min(state.end, state.step + self.settle_steps)
+
+    def reached(self, exact: float | None) -> bool:
+        """Whether a validation meets the target."""
+        return None not in (exact, self.config.target) and exact >= self.config.target  # type: ignore[operator]
 
     def _ask(self) -> tuple[float, float]:
         task, samples = make_task(self.experiment.task), self.config.eval_samples
@@ -217,15 +238,15 @@ class Trainer:
     def verdict(self) -> str:
         """Why the run is over after this step; empty where it is not."""
         state, config = self.state, self.config
-        fresh = state.asked == state.step and state.final is not None and state.step >= config.min_steps
-        if fresh and config.target is not None and state.final >= config.target and not config.settle:
+        fresh = state.asked == state.step and state.step >= config.min_steps
+        if fresh and self.reached(state.final) and not config.settle:
             return "target"
         if fresh and config.patience is not None and state.stale >= config.patience and not state.settling:
             return "patience"
         if self.curriculum.is_over(state.standing):
             return "stage"
         if state.step >= state.end:
-            return "target" if state.settling else "steps"
+            return "target" if state.settling else "seconds" if state.late else "steps"
         return ""
 
     def keep(self) -> None:
@@ -238,11 +259,10 @@ class Trainer:
             "task": self.experiment.task,
             "step": state.step,
             "seed": self.config.seed,
-            "validation_exact_match": state.final,
-            "validation_samples": self.config.eval_samples,
+            "scores": {"exact_match": state.final, "split": "validation", "samples": self.config.eval_samples},
             "promotions": state.standing.promotions,
             "seconds": round(self.clock.seconds(), 1),
-            "train": asdict(self.config),
+            "experiment": self.experiment.as_dict(),
             "ttmem": __version__,
         }
         save_model(self.out / MODEL, asdict(self.experiment.model), self.model.state_dict(), meta)

@@ -73,13 +73,7 @@ def has_unused(model: nn.Module, probe: Episode) -> bool:
 
 
 def compile_loss(model: nn.Module, tasks: int, backend: str = "inductor") -> None:
-    """Compile the model's loss in place, with the gradient inside it; each task's shapes are compiled once.
-
-    Raises RuntimeError where this torch cannot compile a gradient inside a forward pass.
-    """
+    """Compile the model's loss in place, with the gradient inside it; each task's shapes are compiled once."""
     config: Any = torch._dynamo.config
-    if not hasattr(config, "trace_autograd_ops"):
-        raise RuntimeError(f"torch {torch.__version__} cannot compile inner gradients: train without compile")
-    config.trace_autograd_ops = True
     config.recompile_limit = max(config.recompile_limit, 2 * tasks + 2)
     model.compile(backend=backend, dynamic=False)

@@ -80,16 +80,17 @@ class LiveLine:
         try:
             from rich.console import Console
             from rich.live import Live
+            from rich.text import Text
         except ImportError as error:
             raise ImportError(
                 "the live line needs rich: pip install 'ttmem[train]', or train without progress"
             ) from error
-        self.live = Live(console=Console(stderr=True), refresh_per_second=4)
+        self.text, self.live = Text, Live(console=Console(stderr=True), refresh_per_second=4)
         self.live.start()
 
     def set(self, text: str) -> None:
         """Change the line."""
-        self.live.update(text)
+        self.live.update(self.text(text))
 
     def say(self, text: str) -> None:
         """A line above it that stays."""
@@ -146,7 +147,7 @@ def line(record: Mapping[str, Any]) -> str:
 def clock(seconds: float) -> str:
     """Seconds as hours, minutes, seconds.
 
-    >>> clock(61), clock(3700)
+    >>> clock(61.0), clock(3700.0)
     ('1:01', '1:01:40')
     """
     minutes, seconds = divmod(round(seconds), 60)

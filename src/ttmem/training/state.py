@@ -30,6 +30,7 @@ class RunState:
         final: the last validation's exact match, made after step `asked`; `best`, after step `best_step`: the best.
         stale: validations in the last stage since the best.
         settling: whether the target is reached and the step size decays.
+        late: whether the time is nearly used up and the step size decays.
         stopped: why the run is over; empty while it is not.
     """
 
@@ -43,6 +44,7 @@ class RunState:
     best_step: int = 0
     stale: int = 0
     settling: bool = False
+    late: bool = False
     stopped: str = ""
 
 
@@ -81,7 +83,7 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     changed = [line for line in differences(plain(before), plain(now)) if not line.split(":")[0].startswith(FREE)]
     if changed:
         raise ValueError(
-            f"{path} is of a run with other settings ({'; '.join(changed)}): take another output folder, or start afresh"
+            f"{path} is of a run with other settings ({'; '.join(changed)}): take another folder, or start afresh"
         )
 
 
@@ -94,7 +96,7 @@ def plain(value: Any) -> Any:
 
 def moments(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
     """What the optimizers remember, as `optimizer/NAME OF THE WEIGHT/NAME OF THE MOMENT`."""
-    names = {weight: name for name, weight in model.named_parameters()}
+    names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
     return {
         f"optimizer/{names[weight]}/{kind}": tensor
         for optimizer in optimizers

@@ -1,0 +1,229 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ttmem import zoo
+from ttmem.cli import main
+from ttmem.commands import COMMANDS, parse
+from ttmem.commands.train import find_experiment
+from untrained import TASK, checkpoint
+
+CONTEXT = "q!aLA3:w5fz!5X|!7gjy:l8fG!ywS|"
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    """A folder to work in with a checkpoint and pairs, and one shipped checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(zoo, "folder", lambda: tmp_path / "shelf")
+    checkpoint(tmp_path / "shelf" / "tokens-n2.safetensors", seed=1, exact_match=0.875)
+    checkpoint(tmp_path / "mine.safetensors")
+    (tmp_path / "pairs.txt").write_text("ab12 x9Qz\ncd34: y8Rw\n")
+    return tmp_path
+
+
+def said(capsys, *words: str) -> dict:
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys, *words: str) -> str:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("ttmem: ") and "Traceback" not in err
+    return err
+
+
+def test_pairs_are_written_and_asked_as_the_model_itself_would_answer(room, capsys):
+    written = said(capsys, "write", "mine.safetensors", "--pairs", "pairs.txt", "-o", "doc.memory")
+    assert written["keys"] == ["ab12", "cd34"] and "!ab12:x9Qz!" in written["context"]
+    assert len(written["losses"]) == written["steps"] == 2 and written["bytes"] == os.path.getsize("doc.memory")
+    answers = said(capsys, "ask", "mine.safetensors", "doc.memory", "ab12", "cd34")["answers"]
+    loaded = zoo.load("mine.safetensors")
+    task = loaded.make_task()
+    episode = task.episode_from_text(written["context"])
+    state, _ = loaded.model.write(loaded.model.start(1), episode.context)
+    first = loaded.model.read(state, episode.query, episode.target)[0, :, 0]
+    first[:, 0] = -1e9
+    assert [answers[key]["value"][0] for key in ("ab12", "cd34")] == list(task.decode(first.argmax(-1)))
+    assert all(len(answer["value"]) == 4 and 0 < answer["probability"] < 1 for answer in answers.values())
+
+
+def test_a_ready_context_is_written_and_more_steps_are_taken_when_asked(room, capsys):
+    written = said(capsys, "write", "tokens-n2", "--text", CONTEXT, "--steps", "5")
+    assert (written["memory"], written["steps"], written["context"]) == ("doc.memory", 5, CONTEXT)
+    assert written["keys"] == ["aLA3", "7gjy"] and written["losses"] == sorted(written["losses"], reverse=True)
+
+
+def test_a_foreign_memory_is_refused_with_both_models(room, capsys):
+    said(capsys, "write", "mine.safetensors", "--text", CONTEXT)
+    line = refused(capsys, "ask", "tokens-n2", "doc.memory", "7gjy")
+    assert "mine" in line and "tokens-n2" in line and "doc.memory" in line
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        ("ask mine.safetensors gone.memory 7gjy", "there is no memory file gone.memory"),
+        ("ask gone.safetensors doc.memory 7gjy", "no file gone.safetensors, and no shipped checkpoint"),
+        ("ask mine.safetensors doc.memory 7gj#", "'#'"),
+        ("ask mine.safetensors doc.memory 7gjyy", "key must have 4 characters"),
+        ("ask mine.safetensors doc.memory", "at least one KEY"),
+        ("ask mine.safetensors doc.memory 7gjy --row 1", "--row must be between 0 and 0"),
+        ("ask mine.safetensors pairs.txt 7gjy", "not a memory file"),
+        ("ask mine.safetensors mine.safetensors 7gjy", "is it a checkpoint"),
+        ("ask doc.memory doc.memory 7gjy", "no ttmem-checkpoint"),
+        ("ask cut.safetensors doc.memory 7gjy", "cut.safetensors"),
+        ("ask mine.safetensors cut.memory 7gjy", "truncated"),
+        ("write mine.safetensors", "either --pairs FILE or --text TEXT"),
+        ("write mine.safetensors --text a --pairs pairs.txt", "either --pairs FILE or --text TEXT"),
+        ("write mine.safetensors --pairs gone.txt", "there is no file gone.txt"),
+        ("write mine.safetensors --pairs three.txt", "takes 1 to 2 pairs, got 3"),
+        ("write mine.safetensors --pairs binary.txt", "decode"),
+        ("write mine.safetensors --text aä|", "'ä'"),
+        ("write mine.safetensors --text abc|", "no pair"),
+        ("write mine.safetensors --pairs pairs.txt --steps 0", "--steps must be >= 1"),
+        ("write mine.safetensors --pairs pairs.txt --task N9", "task name must look like"),
+        ("eval mine.safetensors --task nonsense", "task name must look like"),
+        ("eval mine.safetensors --samples 0", "samples and steps must be >= 1"),
+        ("eval tokens-n8", "not in this installation, which has: tokens-n2"),
+        ("inspect pairs.txt", "not a memory file"),
+        ("inspect .", "is a folder"),
+        ("models --threads 0", "--threads must be >= 1"),
+        ("train nothing", "there is no experiment nothing: give a .py file, or one of"),
+        ("train tokens-n2", "holds no experiment"),
+        ("train bad.py", "defines no EXPERIMENT"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_code_2(room, capsys, words, hint):
+    assert main(["write", "mine.safetensors", "--text", CONTEXT]) == 0
+    capsys.readouterr()
+    (room / "three.txt").write_text("ab12 x9Qz\ncd34 y8Rw\nef56 z7Tu\n")
+    (room / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    (room / "bad.py").write_text("X = 3\n")
+    for whole, cut in (("mine.safetensors", "cut.safetensors"), ("doc.memory", "cut.memory")):
+        (room / cut).write_bytes((room / whole).read_bytes()[:-40])
+    assert hint in refused(capsys, *words.split())
+
+
+def test_eval_gives_the_promised_json(room, capsys):
+    found = said(capsys, "eval", "tokens-n2", "--samples", "30", "--steps", "3", "--task", "N1-K1V1-V62")
+    promised = "exact_match exact_match_reset token_accuracy interval memory_bytes write_seconds answer_seconds"
+    assert set(promised.split()) | {"samples", "seed", "steps", "task", "slices"} <= set(found)
+    assert (found["samples"], found["seed"], found["steps"], found["task"]) == (30, 1, 3, "N1-K1V1-V62")
+    assert found["memory_bytes"] == 256 and len(found["write_loss"]) == 3
+
+
+def test_eval_leaves_the_curve_of_thirty_steps_as_an_image(room, capsys):
+    pytest.importorskip("matplotlib")
+    found = said(capsys, "eval", "tokens-n2", "--samples", "2", "--plot", "curve.png", "--task", "N1-K1V1-V62")
+    assert [point["steps"] for point in found["curve"]] == list(range(1, 31))
+    assert (room / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_text_for_people_says_the_same(room, capsys):
+    assert main(["eval", "tokens-n2", "--samples", "20"]) == 0
+    out = capsys.readouterr().out
+    assert "exact match" in out and "memory reset" in out and "256 bytes" in out and "95 %" in out
+    assert main(["write", "mine.safetensors", "--text", CONTEXT]) == 0 and CONTEXT in capsys.readouterr().out
+    assert main(["ask", "mine.safetensors", "doc.memory", "7gjy"]) == 0
+    assert capsys.readouterr().out.startswith("7gjy  ")
+
+
+def test_models_lists_every_name(room, capsys):
+    found = said(capsys, "models")
+    assert [entry["name"] for entry in found] == list(zoo.NAMES)
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(zoo.NAMES)
+    assert next(line for line in lines if line.startswith("tokens-n2")).split()[1:3] == [TASK, "0.8750"]
+
+
+def test_inspect_knows_memories_and_checkpoints(room, capsys):
+    written = said(capsys, "write", "mine.safetensors", "--text", CONTEXT)
+    memory = said(capsys, "inspect", "doc.memory")
+    assert (memory["format"], memory["tensors"], memory["lengths"]) == ("ttmem-memory", {"mem": [1, 4, 16]}, [30])
+    found = said(capsys, "inspect", "mine.safetensors")
+    assert (found["format"], found["fingerprint"]) == ("ttmem-checkpoint", written["fingerprint"])
+    assert found["config"]["dim"] == 16 and found["facts"]["task"] == TASK
+
+
+EXPERIMENT = """
+from ttmem.models import ModelConfig
+from ttmem.training import Experiment, TrainConfig
+model = ModelConfig(dim=16, layers=1, slots=2)
+EXPERIMENT = Experiment("tiny", "N1-K1V1-V62", model, train=TrainConfig(steps=2, batch=4, eval_samples=4, warmup=1))
+"""
+
+
+def test_training_leaves_a_checkpoint_that_evaluates(room, capsys):
+    (room / "experiments").mkdir()
+    (room / "experiments" / "tiny_one.py").write_text(EXPERIMENT)
+    found = said(capsys, "train", "tiny-one", "--override", "train.steps=3", "train.lr=1e-3")
+    assert (found["experiment"], found["steps"], found["out"]) == ("tiny", 3, os.path.join("runs", "tiny"))
+    assert said(capsys, "eval", found["checkpoint"], "--samples", "5")["task"] == "N1-K1V1-V62"
+
+
+def test_a_checkpoint_can_hold_its_experiment(room):
+    (room / "tiny.py").write_text(EXPERIMENT)
+    experiment = find_experiment("tiny.py")
+    path = checkpoint(room / "held.safetensors", experiment=experiment.as_dict())
+    assert find_experiment(str(path)) == experiment
+    checkpoint(path, experiment=experiment.as_dict() | {"colour": "blue"})
+    with pytest.raises(ValueError, match="experiment that this ttmem does not know"):
+        find_experiment(str(path))
+
+
+def test_other_failures_are_one_line_and_code_1(room, capsys, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("first line\nsecond")
+
+    monkeypatch.setattr(zoo, "listing", broken)
+    monkeypatch.delenv("TTMEM_TRACEBACK", raising=False)
+    assert main(["models"]) == 1
+    assert capsys.readouterr().err == "ttmem: first line second\n"
+    monkeypatch.setenv("TTMEM_TRACEBACK", "1")
+    with pytest.raises(RuntimeError):
+        main(["models"])
+    monkeypatch.setattr(zoo, "listing", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["models"]) == 1 and capsys.readouterr().err == "ttmem: stopped\n"
+
+
+def test_a_missing_library_comes_with_what_to_install(capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("ttmem.commands")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    assert main(["models"]) == 1
+    assert "pip install 'ttmem[cli]'" in capsys.readouterr().err
+
+
+def test_wrong_words_are_code_2_and_help_is_0(capsys):
+    for words, code in ((["fly"], 2), (["ask"], 2), (["--help"], 0), ([], 0)):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == code, words
+    assert main(["--version"]) == 0 and capsys.readouterr().out.endswith("ttmem 0.1.0\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_each_flag(name, capsys):
+    with pytest.raises(SystemExit):
+        parse([name, "--help"])
+    out = capsys.readouterr().out
+    assert "--json" in out and "--threads" in out and COMMANDS[name].__doc__.split(",")[0].split(";")[0][:20] in out
+
+
+def test_threads_are_limited_before_torch_is_there():
+    script = (
+        "import sys, os\nfrom ttmem.cli import main\nassert 'torch' not in sys.modules\n"
+        "main(['models', '--threads', sys.argv[1]])\nimport torch\nprint('threads', torch.get_num_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "2"], capture_output=True, text=True, env=environment, check=True
+    )
+    assert "threads 2" in done.stdout

@@ -1,0 +1,106 @@
+import json
+
+import pytest
+
+from training.short import EASY, TARGET, experiment
+from ttmem.models import ModelConfig
+from ttmem.training import Experiment, Stage, load_experiment, override
+from ttmem.training.experiment import differences
+
+
+def test_the_target_follows_the_stages_once():
+    def tasks(*stages):
+        return [stage.task for stage in experiment(stages).curriculum.stages]
+
+    assert tasks() == [TARGET]
+    assert tasks(Stage(EASY)) == [EASY, TARGET]
+    assert tasks(Stage(EASY), Stage(TARGET)) == [EASY, TARGET]
+
+
+def test_a_last_stage_that_is_the_target_keeps_its_settings():
+    assert experiment((Stage(TARGET, max_steps=7),)).curriculum.stages[-1].max_steps == 7
+
+
+def test_a_model_without_the_ids_of_the_task_is_refused():
+    with pytest.raises(ValueError, match=f"model.vocab must be the 70 ids of {TARGET}, got 7"):
+        Experiment("x", TARGET, ModelConfig(vocab=7))
+
+
+@pytest.mark.parametrize(
+    "text, read, value",
+    [
+        ("train.lr=1e-3", lambda e: e.train.lr, 1e-3),
+        ("train.steps=7", lambda e: e.train.steps, 7),
+        ("train.settle=false", lambda e: e.train.settle, False),
+        ("train.clip=none", lambda e: e.train.clip, None),
+        ("train.clip=2", lambda e: e.train.clip, 2.0),
+        ("train.start_from=a=b.safetensors", lambda e: e.train.start_from, "a=b.safetensors"),
+        ("model.memory=neural", lambda e: e.model.memory, "neural"),
+        ("model.window=8", lambda e: e.model.window, 8),
+        ("stages.0.threshold=0.5", lambda e: e.stages[0].threshold, 0.5),
+        ("stages=", lambda e: e.stages, ()),
+        ("task=N1-K4V4-S1_16-32", lambda e: e.task, "N1-K4V4-S1_16-32"),
+    ],
+)
+def test_an_override_sets_one_field_and_nothing_else(text, read, value):
+    before = experiment()
+    after = override(before, [text])
+    assert read(after) == value and type(read(after)) is type(value)
+    assert len(differences(before.as_dict(), after.as_dict())) <= 1
+
+
+def test_later_overrides_win():
+    assert override(experiment(), ["train.steps=5", "train.steps=6"]).train.steps == 6
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("train.lr", "an override looks like train.lr=1e-3, got 'train.lr'"),
+        ("train.lrr=1", "override train.lrr=1: train has no field 'lrr'; did you mean lr?"),
+        ("trian.lr=1", "experiment has no field 'trian'; did you mean train?"),
+        ("model.qqqq=1", "model has no field 'qqqq'; it has vocab, dim"),
+        ("train.lr=fast", "lr must be a number, got 'fast'"),
+        ("train.steps=1.5", "steps must be a whole number, got '1.5'"),
+        ("train.settle=maybe", "settle must be true or false, got 'maybe'"),
+        ("train.steps=0", "override train.steps=0: steps must be >= 1, got 0"),
+        ("model.heads=3", "heads must divide dim"),
+        ("train=3", "train has fields of its own"),
+        ("train.lr.x=3", "lr has no field 'x'"),
+        ("stages.9.threshold=1", "stages has 1 entries: set stages.0.FIELD, say"),
+        ("stages.0=1", "stages has 1 entries"),
+        ("stages.0.task=N9", "task name must look like"),
+    ],
+)
+def test_a_bad_override_teaches(text, line):
+    with pytest.raises(ValueError) as caught:
+        override(experiment(), [text])
+    assert line in str(caught.value)
+
+
+def test_an_experiment_survives_json():
+    before = experiment((Stage(EASY, max_steps=9), Stage(TARGET)), clip=None)
+    assert Experiment.from_dict(json.loads(json.dumps(before.as_dict()))) == before
+
+
+def test_an_experiment_of_another_version_is_refused():
+    told = experiment().as_dict()
+    with pytest.raises(ValueError, match="another version of ttmem: .*gone"):
+        Experiment.from_dict(told | {"train": told["train"] | {"gone": 1}})
+
+
+def test_a_file_gives_its_experiment(tmp_path):
+    good, bad = tmp_path / "good.py", tmp_path / "bad.py"
+    good.write_text(f"from ttmem.training import Experiment\nEXPERIMENT = Experiment('mine', '{EASY}')\n")
+    bad.write_text("EXPERIMENT = 3\n")
+    assert load_experiment(good) == Experiment("mine", EASY)
+    with pytest.raises(ValueError, match=r"bad.py defines no EXPERIMENT"):
+        load_experiment(bad)
+    with pytest.raises(FileNotFoundError, match="there is no experiment file .*gone.py"):
+        load_experiment(tmp_path / "gone.py")
+
+
+def test_differences_name_the_path_and_both_values():
+    assert differences({"a": [{"b": 1}], "c": 2}, {"a": [{"b": 3}], "c": 2}) == ["a.0.b: 1 -> 3"]
+    assert differences({"a": [1]}, {"a": [1, 2]}) == ["a: [1] -> [1, 2]"]
+    assert differences({"a": 1}, {"b": 1}) == ["a: 1 -> None", "b: None -> 1"]

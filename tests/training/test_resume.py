@@ -1,0 +1,114 @@
+"""A run that was cut off goes on as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.short import assert_same_run, experiment, history, weights
+from ttmem.checkpoint import load_model
+from ttmem.training import train
+from ttmem.training.loop import MODEL, STATE, Trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run without interruption."""
+    out = tmp_path_factory.mktemp("whole")
+    assert train(experiment(), out, progress=False).stopped == "steps"
+    return out
+
+
+def run_victim(*arguments, launcher: tuple[str, ...] = ()) -> int:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
+    script = str(Path(__file__).with_name("victim.py"))
+    command = [sys.executable, *launcher, script, *map(str, arguments)]
+    return subprocess.run(command, env=env, timeout=240, capture_output=True).returncode
+
+
+@pytest.mark.parametrize("moment, step, left", [("before", 8, 5), ("save", 9, 5)])
+def test_a_run_killed_between_steps_or_while_saving_resumes_bit_for_bit(whole, tmp_path, moment, step, left):
+    assert run_victim(tmp_path, moment, step) == -signal.SIGKILL
+    assert history(tmp_path)[-1]["step"] >= step > left
+    assert Trainer(experiment(), tmp_path, progress=False).state.step == left
+    train(experiment(), tmp_path, progress=False)
+    assert_same_run(tmp_path, whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", MODEL, STATE]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_returns_and_the_run_goes_on_bit_for_bit(whole, tmp_path, number, monkeypatch):
+    learn = Trainer.learn
+
+    def learn_and_signal(trainer, *rest):
+        if trainer.state.step == 6:
+            signal.raise_signal(number)
+        return learn(trainer, *rest)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(Trainer, "learn", learn_and_signal)
+    result = train(experiment(), tmp_path, progress=False)
+    assert (result.stopped, result.steps) == ("interrupted", 8)
+    assert signal.getsignal(number) == before
+    monkeypatch.undo()
+    assert train(experiment(), tmp_path, progress=False).stopped == "steps"
+    assert_same_run(tmp_path, whole)
+
+
+def test_two_processes_see_what_one_sees(whole, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert run_victim(tmp_path, "never", 0, launcher=launcher) == 0
+    one, two = history(whole), history(tmp_path)
+    assert [line["step"] for line in one] == [line["step"] for line in two]
+    for a, b in zip(one, two, strict=True):
+        for name in {"loss", "read", "write", "write_first", "exact", "running", "norm"} & a.keys():
+            assert a[name] == pytest.approx(b[name], abs=1e-5), (name, a["step"])
+
+
+def test_a_finished_run_is_not_run_again(whole):
+    before = weights(whole)
+    again = train(experiment(), whole, progress=False)
+    assert (again.stopped, again.steps) == ("steps", 12)
+    assert all(before[name].equal(tensor) for name, tensor in weights(whole).items())
+
+
+def test_without_resume_a_run_starts_over(tmp_path):
+    train(experiment(steps=3), tmp_path, progress=False)
+    assert train(experiment(steps=3, lr=1e-3), tmp_path, resume=False, progress=False).steps == 3
+    assert [line["step"] for line in history(tmp_path) if "loss" in line] == [1, 2, 3]
+
+
+def test_a_run_of_another_experiment_is_not_taken_up(tmp_path):
+    train(experiment(steps=2), tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"other settings \(train.lr: 0.005 -> 0.001\): take another folder"):
+        train(experiment(steps=2, lr=1e-3), tmp_path, progress=False)
+
+
+def test_more_steps_reopen_a_run_that_had_used_up_its_own(tmp_path):
+    train(experiment(steps=4), tmp_path, progress=False)
+    result = train(experiment(steps=6), tmp_path, progress=False)
+    assert (result.stopped, result.steps) == ("steps", 6)
+
+
+@pytest.mark.parametrize(
+    "spoil, line",
+    [(lambda c: c[:-9], "truncated or damaged"), (lambda c: b"what", "is not a checkpoint")],
+)
+def test_a_spoiled_state_is_told_with_its_name(tmp_path, spoil, line):
+    train(experiment(steps=1), tmp_path, progress=False)
+    (tmp_path / STATE).write_bytes(spoil((tmp_path / STATE).read_bytes()))
+    with pytest.raises(ValueError, match=f"{STATE} .*{line}"):
+        train(experiment(steps=1), tmp_path, progress=False)
+
+
+def test_a_model_is_no_state_and_a_state_no_model(whole, tmp_path):
+    with pytest.raises(ValueError, match="no ttmem-checkpoint: it is ttmem-training"):
+        load_model(whole / STATE)
+    (tmp_path / STATE).write_bytes((whole / MODEL).read_bytes())
+    with pytest.raises(ValueError, match="no ttmem-training: it is ttmem-checkpoint"):
+        train(experiment(), tmp_path, progress=False)
