@@ -11,7 +11,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "ttmem"
-ANYTHING = {"core", "nn", "tasks", "checkpoint", "memories", "models", "evals", "hf", "training", "serving"}
+ANYTHING = {"core", "nn", "tasks", "checkpoint", "memories", "models", "evals", "hf", "training", "serving", "memory_file", "zoo"}
 LAYERS: dict[str, set[str]] = {
     "core": set(),
     "nn": set(),
@@ -23,12 +23,15 @@ LAYERS: dict[str, set[str]] = {
     "hf": {"core", "models", "checkpoint"},
     "training": {"core", "models", "tasks", "evals", "checkpoint"},
     "serving": {"core", "models", "hf", "checkpoint"},
-    "cli": ANYTHING,
+    "memory_file": {"core", "checkpoint"},
+    "zoo": {"models", "tasks", "checkpoint", "memory_file"},
+    "commands": ANYTHING,
+    "cli": ANYTHING | {"commands"},
     "__main__": {"cli"},
     "__init__": ANYTHING,
 }
 CORE_LIBRARIES = {"torch", "einops", "jaxtyping", "safetensors"}
-WITH_EXTRAS = {"training", "serving", "hf", "cli", "__main__"}
+WITH_EXTRAS = {"training", "serving", "hf", "cli", "commands", "__main__"}
 FILE_LINES, FUNCTION_LINES, MEAN_LINES, TESTS_PER_SOURCE = 300, 60, 14, 0.8
 # A path of one machine; the lookbehind lets relative paths and web addresses through.
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:work|root|home|Users)/")

@@ -1,6 +1,9 @@
 """Runs of seconds: a tiny model, tiny tasks, few steps."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from ttmem.models import ModelConfig
 from ttmem.training import Experiment, Stage, TrainConfig
 from ttmem.training.loop import MODEL, STATE
 
+HERE = Path(__file__).resolve().parent
 MODEL_CONFIG = ModelConfig(dim=16, layers=1, heads=2, slots=2, steps=1)
 EASY, TARGET = "N1-K1V1-V2", "N2-K1V1-V2"
 QUICK: dict[str, Any] = dict(
@@ -46,3 +50,11 @@ def assert_same_run(a: Path, b: Path) -> None:
         assert ours.keys() == theirs.keys()
         assert all(ours[key].equal(theirs[key]) for key in ours), name
     assert untimed(a) == untimed(b)
+
+
+def run_script(name: str, *arguments: Any, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    """A script of this folder in a process of its own, with one thread."""
+    folders = [str(HERE.parents[1] / "src"), str(HERE.parent)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, str(HERE / name), *map(str, arguments)]
+    return subprocess.run(command, env=env, timeout=240, capture_output=True, text=True)

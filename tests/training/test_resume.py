@@ -1,19 +1,14 @@
 """A run that was cut off goes on as if nothing had happened."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from training.short import assert_same_run, experiment, history, weights
+from training.short import assert_same_run, experiment, history, run_script, weights
 from ttmem.checkpoint import load_model
 from ttmem.training import train
 from ttmem.training.loop import MODEL, STATE, Trainer
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +19,9 @@ def whole(tmp_path_factory) -> Path:
     return out
 
 
-def run_victim(*arguments, launcher: tuple[str, ...] = ()) -> int:
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
-    script = str(Path(__file__).with_name("victim.py"))
-    command = [sys.executable, *launcher, script, *map(str, arguments)]
-    return subprocess.run(command, env=env, timeout=240, capture_output=True).returncode
-
-
 @pytest.mark.parametrize("moment, step, left", [("before", 8, 5), ("save", 9, 5)])
 def test_a_run_killed_between_steps_or_while_saving_resumes_bit_for_bit(whole, tmp_path, moment, step, left):
-    assert run_victim(tmp_path, moment, step) == -signal.SIGKILL
+    assert run_script("victim.py", tmp_path, moment, step).returncode == -signal.SIGKILL
     assert history(tmp_path)[-1]["step"] >= step > left
     assert Trainer(experiment(), tmp_path, progress=False).state.step == left
     train(experiment(), tmp_path, progress=False)
@@ -62,7 +50,8 @@ def test_a_signal_saves_and_returns_and_the_run_goes_on_bit_for_bit(whole, tmp_p
 
 def test_two_processes_see_what_one_sees(whole, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    assert run_victim(tmp_path, "never", 0, launcher=launcher) == 0
+    done = run_script("victim.py", tmp_path, "never", 0, launcher=launcher)
+    assert done.returncode == 0, done.stderr
     one, two = history(whole), history(tmp_path)
     assert [line["step"] for line in one] == [line["step"] for line in two]
     for a, b in zip(one, two, strict=True):
