@@ -11,7 +11,20 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "ttmem"
-ANYTHING = {"core", "nn", "tasks", "checkpoint", "memories", "models", "evals", "hf", "training", "serving", "memory_file", "zoo"}
+ANYTHING = {
+    "core",
+    "nn",
+    "tasks",
+    "checkpoint",
+    "memories",
+    "models",
+    "evals",
+    "hf",
+    "training",
+    "serving",
+    "memory_file",
+    "zoo",
+}
 LAYERS: dict[str, set[str]] = {
     "core": set(),
     "nn": set(),

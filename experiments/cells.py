@@ -1,0 +1,122 @@
+"""Every published cell, seed by seed: train, evaluate on the test split, collect.
+
+    python experiments/cells.py --cells tokens-n1 tokens-n2 --seeds 0 1 2   # trains what is not there yet
+    python experiments/cells.py --table                                      # the table and the picture of what is there
+
+One process per core at most (OMP_NUM_THREADS=1). A run that was stopped goes on; a finished one is not done again.
+Reports go to runs/CELL-SEED/report.json and are collected in experiments/results.json, the source of README's table.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from ttmem.evals import evaluate
+from ttmem.training import load_experiment, override, train
+from ttmem.zoo import load
+
+HERE = Path(__file__).parent
+KINDS = ("tokens", "neural-memory", "memory-mlp")
+CELLS = [f"{kind}-{size}" for size in ("n1", "n2") for kind in KINDS] + ["tokens-n8"]
+BASELINES = ["none-n2", "forward-n2", "full-n2"]
+DECK = {"neural-memory-n1": 0.999, "memory-mlp-n1": 0.947, "neural-memory-n2": 0.721, "memory-mlp-n2": 0.045}
+KEPT = ("exact_match", "exact_match_reset", "token_accuracy", "interval", "samples", "memory_bytes", "task")
+
+
+def run_cell(name: str, seed: int, runs: Path) -> dict:
+    """Train one cell with one seed where needed, and evaluate it on 10,000 test contexts."""
+    out = runs / f"{name}-{seed}"
+    if (out / "report.json").is_file():
+        return json.loads((out / "report.json").read_text())
+    experiment = override(load_experiment(HERE / f"{name.replace('-', '_')}.py"), [f"train.seed={seed}"])
+    result = train(experiment, out)
+    loaded = load(out / "model.safetensors")
+    began = time.perf_counter()
+    report = evaluate(loaded.model, loaded.make_task(), samples=10_000, seed=1)
+    said = {key: getattr(report, key) for key in KEPT}
+    said |= {"cell": name, "seed": seed, "steps": result.steps, "train_minutes": round(result.seconds / 60, 2)}
+    said |= {"eval_seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}
+    said |= {"machine": platform.machine(), "torch": torch.__version__, "stopped": result.stopped}
+    (out / "report.json").write_text(json.dumps(said, indent=1) + "\n")
+    return said
+
+
+def collect(runs: Path) -> list[dict]:
+    """All reports, by cell and seed, written to results.json."""
+    order = [*CELLS, *BASELINES]
+    found = [json.loads(path.read_text()) for path in runs.glob("*/report.json")]
+    found = sorted((r for r in found if r["cell"] in order), key=lambda r: (order.index(r["cell"]), r["seed"]))
+    (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def table(reports: list[dict]) -> str:
+    """The cells as a Markdown table: one row a cell, seeds side by side."""
+    lines = [
+        "| cell | exact match on the test split, by seed | deck | reset | steps | minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for cell in dict.fromkeys(r["cell"] for r in reports):
+        rows = [r for r in reports if r["cell"] == cell]
+        scores = " ".join(f"{r['exact_match']:.4f}" for r in rows)
+        reset, minutes = max(r["exact_match_reset"] for r in rows), max(r["train_minutes"] for r in rows)
+        steps = max(r["steps"] for r in rows)
+        lines.append(f"| {cell} | {scores} | {DECK.get(cell, '-')} | {reset:.4f} | {steps} | {minutes:.1f} |")
+    return "\n".join(lines)
+
+
+def picture(reports: list[dict], path: Path) -> None:
+    """Ours, a dot a seed with its 95 % interval, beside the deck's numbers."""
+    from ttmem.evals.plots import pyplot
+
+    plt = pyplot()
+    cells = list(dict.fromkeys(r["cell"] for r in reports))
+    figure, axes = plt.subplots(figsize=(8, 0.45 * len(cells) + 1.6), layout="constrained")
+    for y, cell in enumerate(cells):
+        for i, r in enumerate(r for r in reports if r["cell"] == cell):
+            low, high = r["interval"]
+            error = [[r["exact_match"] - low], [high - r["exact_match"]]]
+            axes.errorbar(
+                r["exact_match"],
+                y + 0.14 * (i - 1),
+                xerr=error,
+                fmt="o",
+                color="C0",
+                ms=4,
+                label="ours, a dot a seed" if y + i == 0 else None,
+            )
+        if cell in DECK:
+            axes.plot(DECK[cell], y, "D", color="C1", ms=6, label="deck" if cell == "neural-memory-n1" else None)
+    axes.set(
+        yticks=range(len(cells)), yticklabels=cells, xlim=(-0.02, 1.02), xlabel="exact match, test split (bar: 95 %)"
+    )
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Train what was asked for, then collect and show everything there is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", nargs="*", default=[], choices=[*CELLS, *BASELINES])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--table", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    for seed in asked.seeds:
+        for name in asked.cells:
+            run_cell(name, seed, asked.runs)
+    reports = collect(asked.runs)
+    print(table(reports))
+    if asked.table:
+        picture(reports, HERE / "results.png")
+
+
+if __name__ == "__main__":
+    main()
