@@ -1,7 +1,7 @@
 """Every published cell, seed by seed: train, evaluate on the test split, collect.
 
     python experiments/cells.py --cells tokens-n1 tokens-n2 --seeds 0 1 2   # trains what is not there yet
-    python experiments/cells.py --table                                      # the table and the picture of what is there
+    python experiments/cells.py --table                                    # the table and picture of what is there
 
 One process per core at most (OMP_NUM_THREADS=1). A run that was stopped goes on; a finished one is not done again.
 Reports go to runs/CELL-SEED/report.json and are collected in experiments/results.json, the source of README's table.

@@ -8,13 +8,12 @@ Seeds 0, 1, 2 (--override train.seed=1). What they gave, and the time each took:
 """
 
 from ttmem.models import ModelConfig
-from ttmem.training import Experiment, Stage, TrainConfig
+from ttmem.training import Experiment, TrainConfig
 
 EXPERIMENT = Experiment(
     name="none-n2",
     task="N2-K4V4-S2_16-32",
     model=ModelConfig(memory="none", layers=2, hidden=96),
-    stages=(Stage("N4-K1V1-V62", threshold=0.8), Stage("N4-K2V2-V62", threshold=0.8)),
     train=TrainConfig(
         steps=1800, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.5, floor=0.01, eval_every=200
     ),

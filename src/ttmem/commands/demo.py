@@ -27,20 +27,22 @@ def small_experiment(seconds: float) -> "Experiment":
     from ..models import ModelConfig
     from ..training import Experiment, Stage, TrainConfig
 
-    lengths = ("N1-K1V1-S1_4-8", "N1-K2V2-S1_8-16", "N1-K3V3-S1_16-32")
     train = TrainConfig(
         steps=3000,
         seconds=seconds,
-        muon_lr=0.02,
-        warmup=50,
-        decay=80.0,
-        target=0.995,
+        batch=32,
+        muon_lr=0.01,
+        rates_lr=2.0,
+        warmup=100,
+        decay=150,
+        floor=0.01,
+        target=0.99,
         settle=True,
         eval_every=50,
         eval_samples=500,
     )
-    stages = tuple(Stage(task, threshold=0.8) for task in lengths)
-    return Experiment("demo", SMALL_TASK, ModelConfig(memory="neural", layers=2), stages, train)
+    model = ModelConfig(memory="neural", layers=2, hidden=96, window=1, slots=16)
+    return Experiment("demo", SMALL_TASK, model, (Stage("N1-K2V2-S1_8-16", threshold=0.8),), train)
 
 
 class Use(NamedTuple):
