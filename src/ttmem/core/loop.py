@@ -65,6 +65,7 @@ def scheduled_step(objective: Objective, rule: Rule, rates: RateSource, meta: st
 
 
 def _recomputed(step: Step, state: State, data: Any) -> tuple[State, Log]:
-    if not torch.is_grad_enabled():
+    # What compiled code keeps or computes again is the compiler's choice; torch.func inside a checkpoint is refused.
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return step(state, data)
     return checkpoint(step, state, data, use_reentrant=False, preserve_rng_state=False)

@@ -14,6 +14,9 @@ from torch import Tensor
 from .rates import Rates, rate_of
 from .state import Tree, row_norm
 
+# Annotations of inner functions are plain names: torch.compile cannot follow a subscript.
+Updated = tuple[Tree, Any]
+
 
 class Rule(NamedTuple):
     """`start(fast) -> memo` and `update(change, memo, fast, rates) -> (change, memo)`."""
@@ -45,7 +48,7 @@ def sgd() -> Rule:
 def momentum() -> Rule:
     """Past surprise: `S_t = momentum * S_{t-1} - lr * gradient` (Titans, eq. 10); the change is S_t."""
 
-    def update(grads: Tree, past: Tree, fast: Tree, rates: Rates) -> tuple[Tree, Tree]:
+    def update(grads: Tree, past: Tree, fast: Tree, rates: Rates) -> Updated:
         velocity = {
             n: _scaled(rate_of(rates.momentum, n), past[n]) - _scaled(rate_of(rates.lr, n), g) for n, g in grads.items()
         }
@@ -79,10 +82,10 @@ def normalize_adam(beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) 
     The root has a finite slope at zero, so a fast weight that got no gradient does not poison the meta-gradient.
     """
 
-    def start(fast: Tree) -> tuple[Tree, Tree, int]:
+    def start(fast: Tree) -> tuple:
         return _zeros(fast), _zeros(fast), 0
 
-    def update(grads: Tree, memo: Any, fast: Tree, rates: Rates) -> tuple[Tree, Any]:
+    def update(grads: Tree, memo: Any, fast: Tree, rates: Rates) -> Updated:
         first, second, count = memo[0], memo[1], memo[2] + 1
         first = {n: beta1 * first[n] + (1 - beta1) * g for n, g in grads.items()}
         second = {n: beta2 * second[n] + (1 - beta2) * g.square() for n, g in grads.items()}
@@ -103,7 +106,7 @@ def chain(*rules: Rule) -> Rule:
     def start(fast: Tree) -> tuple:
         return tuple(rule.start(fast) for rule in rules)
 
-    def update(change: Tree, memo: tuple, fast: Tree, rates: Rates) -> tuple[Tree, tuple]:
+    def update(change: Tree, memo: tuple, fast: Tree, rates: Rates) -> Updated:
         memos = []
         for rule, own in zip(rules, memo, strict=True):
             change, own = rule.update(change, own, fast, rates)
