@@ -2,6 +2,7 @@
 
     python experiments/cells.py --cells tokens-n1 tokens-n2 --seeds 0 1 2   # trains what is not there yet
     python experiments/cells.py --table                                    # the table and picture of what is there
+    python experiments/cells.py --ship                                     # the best on validation into the package
 
 One process per core at most (OMP_NUM_THREADS=1). A run that was stopped goes on; a finished one is not done again.
 Reports go to runs/CELL-SEED/report.json and are collected in experiments/results.json, the source of README's table.
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from ttmem.checkpoint import load_model, save_model
 from ttmem.evals import evaluate
 from ttmem.training import load_experiment, override, train
 from ttmem.zoo import load
@@ -52,6 +54,20 @@ def collect(runs: Path) -> list[dict]:
     found = sorted((r for r in found if r["cell"] in order), key=lambda r: (order.index(r["cell"]), r["seed"]))
     (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n")
     return found
+
+
+def ship(reports: list[dict], runs: Path) -> None:
+    """Copy each cell's run that was best on *validation* into the package, its test score in the metadata."""
+    for cell in CELLS:
+        rows = [r for r in reports if r["cell"] == cell]
+        found = {r["seed"]: load_model(runs / f"{cell}-{r['seed']}" / "model.safetensors") for r in rows}
+        if found:
+            seed = max(found, key=lambda s: (found[s].meta["scores"]["exact_match"], -s))
+            report = next(r for r in rows if r["seed"] == seed)
+            meta = found[seed].meta | {key: report[key] for key in ("exact_match", "interval", "samples")}
+            path = HERE.parent / "src" / "ttmem" / "checkpoints" / f"{cell}.safetensors"
+            save_model(path, found[seed].config, found[seed].tensors, meta)
+            print(f"{path.relative_to(HERE.parent)}  {path.stat().st_size / 1e6:.2f} MB  seed {seed}")
 
 
 def table(reports: list[dict]) -> str:
@@ -107,6 +123,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--ship", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     for seed in asked.seeds:
@@ -116,6 +133,8 @@ def main() -> None:
     print(table(reports))
     if asked.table:
         picture(reports, HERE / "results.png")
+    if asked.ship:
+        ship(reports, asked.runs)
 
 
 if __name__ == "__main__":

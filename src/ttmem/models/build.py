@@ -82,7 +82,7 @@ def build(config: ModelConfig, seed: int | None = None) -> nn.Module:
     """The model of a config; with a seed its initial weights are the same every time.
 
     >>> sum(p.numel() for p in build(ModelConfig(memory="neural")).parameters())
-    174856
+    178312
     """
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:

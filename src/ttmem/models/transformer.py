@@ -5,6 +5,7 @@ tokens         x_1 .. x_T ──┴─> [norm, conv, attention] + [norm, SwiGLU]
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from einops import rearrange, repeat
@@ -25,7 +26,7 @@ class TransformerConfig:
     Args:
         vocab: number of token ids.
         dim: width; `layers`, `heads`: depth and attention heads (heads divide dim).
-        hidden: width of the feed-forward; None takes 8/3 of dim.
+        hidden: width of the feed-forward; None takes 8/3 of dim, up to a multiple of 8, which matrix products like.
         conv: kernel of the short causal convolution before attention; 0 leaves it out.
         positions: "none" or "rope". Without positions a memory can only be addressed by content, which is what
             reading by key needs; with them the write finds the easier address first: the place in the context.
@@ -90,7 +91,7 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        hidden = config.hidden or int(config.dim * 8 / 3)
+        hidden = config.hidden or ceil(config.dim / 3) * 8
         self.attention, self.feed = Attention(config), SwiGLU(config.dim, hidden)
         self.before_attention, self.before_feed = RMSNorm(config.dim), RMSNorm(config.dim)
 
