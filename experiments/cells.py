@@ -10,15 +10,15 @@ Reports go to runs/CELL-SEED/report.json and are collected in experiments/result
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ttmem.checkpoint import load_model, save_model
 from ttmem.evals import evaluate
-from ttmem.training import load_experiment, override, train
+from ttmem.training import Result, load_experiment, override, train
 from ttmem.zoo import load
 
 HERE = Path(__file__).parent
@@ -29,22 +29,31 @@ DECK = {"neural-memory-n1": 0.999, "memory-mlp-n1": 0.947, "neural-memory-n2": 0
 KEPT = ("exact_match", "exact_match_reset", "token_accuracy", "interval", "samples", "memory_bytes", "task")
 
 
-def run_cell(name: str, seed: int, runs: Path) -> dict:
+def run_cell(name: str, seed: int, runs: Path) -> None:
     """Train one cell with one seed where needed, and evaluate it on 10,000 test contexts."""
     out = runs / f"{name}-{seed}"
-    if (out / "report.json").is_file():
-        return json.loads((out / "report.json").read_text())
-    experiment = override(load_experiment(HERE / f"{name.replace('-', '_')}.py"), [f"train.seed={seed}"])
-    result = train(experiment, out)
-    loaded = load(out / "model.safetensors")
-    began = time.perf_counter()
+    if not (out / "report.json").is_file():
+        experiment = override(load_experiment(HERE / f"{name.replace('-', '_')}.py"), [f"train.seed={seed}"])
+        result = train(experiment, out)
+        if result.stopped == "interrupted":
+            raise SystemExit(f"{out} was interrupted at step {result.steps}; the same command goes on there")
+        (out / "report.json").write_text(
+            json.dumps({"cell": name, "seed": seed} | tested(out, result), indent=1) + "\n"
+        )
+
+
+def tested(out: Path, result: Result) -> dict:
+    """Scores on the test split, with what the training cost and where it ran."""
+    loaded, began = load(out / "model.safetensors"), time.perf_counter()
     report = evaluate(loaded.model, loaded.make_task(), samples=10_000, seed=1)
-    said = {key: getattr(report, key) for key in KEPT}
-    said |= {"cell": name, "seed": seed, "steps": result.steps, "train_minutes": round(result.seconds / 60, 2)}
-    said |= {"eval_seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}
-    said |= {"machine": platform.machine(), "torch": torch.__version__, "stopped": result.stopped}
-    (out / "report.json").write_text(json.dumps(said, indent=1) + "\n")
-    return said
+    return {key: getattr(report, key) for key in KEPT} | {
+        "steps": result.steps,
+        "stopped": result.stopped,
+        "train_minutes": round(result.seconds / 60, 2),
+        "eval_seconds": round(time.perf_counter() - began, 1),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def collect(runs: Path) -> list[dict]:
@@ -89,24 +98,18 @@ def picture(reports: list[dict], path: Path) -> None:
     """Ours, a dot a seed with its 95 % interval, beside the deck's numbers."""
     from ttmem.evals.plots import pyplot
 
-    plt = pyplot()
     cells = list(dict.fromkeys(r["cell"] for r in reports))
-    figure, axes = plt.subplots(figsize=(8, 0.45 * len(cells) + 1.6), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(8, 0.45 * len(cells) + 1.6), layout="constrained")
     for y, cell in enumerate(cells):
-        for i, r in enumerate(r for r in reports if r["cell"] == cell):
-            low, high = r["interval"]
-            error = [[r["exact_match"] - low], [high - r["exact_match"]]]
-            axes.errorbar(
-                r["exact_match"],
-                y + 0.14 * (i - 1),
-                xerr=error,
-                fmt="o",
-                color="C0",
-                ms=4,
-                label="ours, a dot a seed" if y + i == 0 else None,
-            )
-        if cell in DECK:
-            axes.plot(DECK[cell], y, "D", color="C1", ms=6, label="deck" if cell == "neural-memory-n1" else None)
+        draw_cell(axes, y, [r for r in reports if r["cell"] == cell])
+    axes.plot([], [], "o", color="C0", label="ours, a dot a seed")
+    axes.plot(
+        [DECK[c] for c in cells if c in DECK],
+        [cells.index(c) for c in cells if c in DECK],
+        "D",
+        color="C1",
+        label="deck",
+    )
     axes.set(
         yticks=range(len(cells)), yticklabels=cells, xlim=(-0.02, 1.02), xlabel="exact match, test split (bar: 95 %)"
     )
@@ -116,15 +119,17 @@ def picture(reports: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def draw_cell(axes: Any, y: int, rows: list[dict]) -> None:
+    """One cell's seeds around the height y."""
+    for i, r in enumerate(rows):
+        low, high = r["interval"]
+        error = [[r["exact_match"] - low], [high - r["exact_match"]]]
+        axes.errorbar(r["exact_match"], y + 0.14 * (i - 1), xerr=error, fmt="o", color="C0", ms=4)
+
+
 def main() -> None:
     """Train what was asked for, then collect and show everything there is."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", nargs="*", default=[], choices=[*CELLS, *BASELINES])
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--table", action="store_true")
-    parser.add_argument("--ship", action="store_true")
-    asked = parser.parse_args()
+    asked = arguments()
     torch.set_num_threads(1)
     for seed in asked.seeds:
         for name in asked.cells:
@@ -135,6 +140,17 @@ def main() -> None:
         picture(reports, HERE / "results.png")
     if asked.ship:
         ship(reports, asked.runs)
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", nargs="*", default=[], choices=[*CELLS, *BASELINES])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--ship", action="store_true")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from ttmem.training import Experiment, Stage, TrainConfig
 EXPERIMENT = Experiment(
     name="forward-n2",
     task="N2-K4V4-S2_16-32",
-    model=ModelConfig(memory="forward", layers=2, hidden=96, slots=16),
+    model=ModelConfig(memory="forward", layers=2, hidden=96, slots=32),
     stages=(Stage("N4-K1V1-V62", threshold=0.8, max_steps=500), Stage("N4-K2V2-V62", threshold=0.8, max_steps=500)),
     train=TrainConfig(
-        steps=1800, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.5, floor=0.01, eval_every=200
+        steps=2000, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.5, floor=0.01, eval_every=200
     ),
 )

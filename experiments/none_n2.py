@@ -15,6 +15,6 @@ EXPERIMENT = Experiment(
     task="N2-K4V4-S2_16-32",
     model=ModelConfig(memory="none", layers=2, hidden=96),
     train=TrainConfig(
-        steps=1800, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.5, floor=0.01, eval_every=200
+        steps=2000, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.5, floor=0.01, eval_every=200
     ),
 )

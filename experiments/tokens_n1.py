@@ -12,10 +12,18 @@ from ttmem.training import Experiment, Stage, TrainConfig
 EXPERIMENT = Experiment(
     name="tokens-n1",
     task="N1-K4V4-S1_16-32",
-    model=ModelConfig(memory="tokens", layers=2, hidden=96, window=1, slots=16),
+    model=ModelConfig(memory="tokens", layers=2, hidden=96, window=1, slots=32),
     stages=(Stage("N1-K2V2-S1_8-16", threshold=0.8),),
     train=TrainConfig(
-        steps=900, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.5, floor=0.01, eval_every=150
+        steps=900,
+        batch=32,
+        muon_lr=0.01,
+        rates_lr=2.0,
+        warmup=100,
+        decay=0.5,
+        floor=0.01,
+        eval_every=150,
+        target=0.9999,
     ),
     expected={"exact_match": 0.99},
 )
