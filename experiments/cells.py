@@ -57,18 +57,20 @@ def tested(out: Path, result: Result) -> dict:
 
 
 def collect(runs: Path) -> list[dict]:
-    """All reports, by cell and seed, written to results.json."""
-    order = [*CELLS, *BASELINES]
-    found = [json.loads(path.read_text()) for path in runs.glob("*/report.json")]
-    found = sorted((r for r in found if r["cell"] in order), key=lambda r: (order.index(r["cell"]), r["seed"]))
-    (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n")
-    return found
+    """All reports by cell and seed, those of `runs` before those already in results.json, written there."""
+    order, path = [*CELLS, *BASELINES], HERE / "results.json"
+    known = json.loads(path.read_text()) if path.is_file() else []
+    here = [json.loads(report.read_text()) for report in runs.glob("*/report.json")]
+    found = {(r["cell"], r["seed"]): r for r in [*known, *here] if r["cell"] in order}
+    rows = sorted(found.values(), key=lambda r: (order.index(r["cell"]), r["seed"]))
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+    return rows
 
 
 def ship(reports: list[dict], runs: Path) -> None:
     """Copy each cell's run that was best on *validation* into the package, its test score in the metadata."""
     for cell in CELLS:
-        rows = [r for r in reports if r["cell"] == cell]
+        rows = [r for r in reports if r["cell"] == cell and (runs / f"{cell}-{r['seed']}").is_dir()]
         found = {r["seed"]: load_model(runs / f"{cell}-{r['seed']}" / "model.safetensors") for r in rows}
         if found:
             seed = max(found, key=lambda s: (found[s].meta["scores"]["exact_match"], -s))
