@@ -9,6 +9,7 @@ Reports go to runs/CELL-SEED/report.json and are collected in experiments/result
 """
 
 import argparse
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -16,9 +17,9 @@ from typing import Any
 
 import torch
 
-from ttmem.checkpoint import load_model, save_model
+from ttmem.checkpoint import load_model, replace_file, save_model
 from ttmem.evals import evaluate
-from ttmem.training import Result, load_experiment, override, train
+from ttmem.training import Experiment, Result, load_experiment, override, train
 from ttmem.zoo import load
 
 HERE = Path(__file__).parent
@@ -26,20 +27,40 @@ KINDS = ("tokens", "neural-memory", "memory-mlp")
 CELLS = [f"{kind}-{size}" for size in ("n1", "n2") for kind in KINDS] + ["tokens-n8"]
 BASELINES = ["none-n2", "forward-n2", "full-n2"]
 DECK = {"neural-memory-n1": 0.999, "memory-mlp-n1": 0.947, "neural-memory-n2": 0.721, "memory-mlp-n2": 0.045}
-KEPT = ("exact_match", "exact_match_reset", "token_accuracy", "interval", "samples", "memory_bytes", "task")
+KEPT = (
+    "exact_match",
+    "exact_match_reset",
+    "token_accuracy",
+    "interval",
+    "samples",
+    "memory_bytes",
+    "write_seconds",
+    "answer_seconds",
+    "task",
+)
 
 
 def run_cell(name: str, seed: int, runs: Path) -> None:
     """Train one cell with one seed where needed, and evaluate it on 10,000 test contexts."""
-    out = runs / f"{name}-{seed}"
+    out, experiment = runs / f"{name}-{seed}", override(experiment_of(name), [f"train.seed={seed}"])
     if not (out / "report.json").is_file():
-        experiment = override(load_experiment(HERE / f"{name.replace('-', '_')}.py"), [f"train.seed={seed}"])
         result = train(experiment, out)
         if result.stopped == "interrupted":
             raise SystemExit(f"{out} was interrupted at step {result.steps}; the same command goes on there")
-        (out / "report.json").write_text(
-            json.dumps({"cell": name, "seed": seed} | tested(out, result), indent=1) + "\n"
-        )
+        report = {"cell": name, "seed": seed, "recipe": recipe(experiment)} | tested(out, result)
+        replace_file(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+
+
+def experiment_of(name: str) -> Experiment:
+    """The experiment of a cell."""
+    return load_experiment(HERE / f"{name.replace('-', '_')}.py")
+
+
+def recipe(experiment: Experiment) -> str:
+    """A digest of everything in an experiment that can change its numbers, but the seed."""
+    said = experiment.as_dict()
+    said = {part: said[part] for part in ("task", "model", "stages")} | {"train": said["train"] | {"seed": 0}}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def tested(out: Path, result: Result) -> dict:
@@ -57,11 +78,15 @@ def tested(out: Path, result: Result) -> dict:
 
 
 def collect(runs: Path) -> list[dict]:
-    """All reports by cell and seed, those of `runs` before those already in results.json, written there."""
+    """All reports by cell and seed, those of `runs` before those already in results.json, written there.
+
+    Reports of a recipe that has changed since are left out: every published row belongs to the file beside it.
+    """
     order, path = [*CELLS, *BASELINES], HERE / "results.json"
     known = json.loads(path.read_text()) if path.is_file() else []
     here = [json.loads(report.read_text()) for report in runs.glob("*/report.json")]
     found = {(r["cell"], r["seed"]): r for r in [*known, *here] if r["cell"] in order}
+    found = {key: r for key, r in found.items() if r["recipe"] == recipe(experiment_of(r["cell"]))}
     rows = sorted(found.values(), key=lambda r: (order.index(r["cell"]), r["seed"]))
     path.write_text(json.dumps(rows, indent=1) + "\n")
     return rows
@@ -70,7 +95,7 @@ def collect(runs: Path) -> list[dict]:
 def ship(reports: list[dict], runs: Path) -> None:
     """Copy each cell's run that was best on *validation* into the package, its test score in the metadata."""
     for cell in CELLS:
-        rows = [r for r in reports if r["cell"] == cell and (runs / f"{cell}-{r['seed']}").is_dir()]
+        rows = [r for r in reports if r["cell"] == cell and (runs / f"{cell}-{r['seed']}" / "report.json").is_file()]
         found = {r["seed"]: load_model(runs / f"{cell}-{r['seed']}" / "model.safetensors") for r in rows}
         if found:
             seed = max(found, key=lambda s: (found[s].meta["scores"]["exact_match"], -s))
@@ -83,16 +108,17 @@ def ship(reports: list[dict], runs: Path) -> None:
 
 def table(reports: list[dict]) -> str:
     """The cells as a Markdown table: one row a cell, seeds side by side."""
-    lines = [
-        "| cell | exact match on the test split, by seed | deck | reset | steps | minutes |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = ("cell", "exact match on the test split, by seed", "deck", "reset", "memory", "write", "steps", "minutes")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for cell in dict.fromkeys(r["cell"] for r in reports):
         rows = [r for r in reports if r["cell"] == cell]
+        most = {
+            key: max(r[key] for r in rows) for key in ("exact_match_reset", "write_seconds", "steps", "train_minutes")
+        }
         scores = " ".join(f"{r['exact_match']:.4f}" for r in rows)
-        reset, minutes = max(r["exact_match_reset"] for r in rows), max(r["train_minutes"] for r in rows)
-        steps = max(r["steps"] for r in rows)
-        lines.append(f"| {cell} | {scores} | {DECK.get(cell, '-')} | {reset:.4f} | {steps} | {minutes:.1f} |")
+        cost = f"{rows[0]['memory_bytes']:,} B | {1000 * most['write_seconds']:.1f} ms | {most['steps']}"
+        reset, minutes = f"{most['exact_match_reset']:.4f}", f"{most['train_minutes']:.1f}"
+        lines.append(f"| {cell} | {scores} | {DECK.get(cell, '-')} | {reset} | {cost} | {minutes} |")
     return "\n".join(lines)
 
 

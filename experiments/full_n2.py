@@ -4,7 +4,8 @@ segments of 16-32 characters, to compare with.
     ttmem train experiments/full_n2.py
     ttmem eval runs/full-n2/model.safetensors --task N2-K4V4-S2_16-32
 
-Seeds 0, 1, 2 (--override train.seed=1). What they gave, and the time each took: results.json, made by cells.py.
+Seeds 0, 1, 2 (--override train.seed=1 --out runs/full-n2-1). What they gave, and the time each took:
+results.json, made by cells.py.
 """
 
 from ttmem.models import ModelConfig

@@ -4,7 +4,8 @@ split (the deck: .045).
     ttmem train experiments/memory_mlp_n2.py
     ttmem eval runs/memory-mlp-n2/model.safetensors --task N2-K4V4-S2_16-32
 
-Seeds 0, 1, 2 (--override train.seed=1). What they gave, and the time each took: results.json, made by cells.py.
+Seeds 0, 1, 2 (--override train.seed=1 --out runs/memory-mlp-n2-1). What they gave, and the time each took:
+results.json, made by cells.py.
 """
 
 from ttmem.models import ModelConfig

@@ -4,7 +4,8 @@ characters, to compare with.
     ttmem train experiments/none_n2.py
     ttmem eval runs/none-n2/model.safetensors --task N2-K4V4-S2_16-32
 
-Seeds 0, 1, 2 (--override train.seed=1). What they gave, and the time each took: results.json, made by cells.py.
+Seeds 0, 1, 2 (--override train.seed=1 --out runs/none-n2-1). What they gave, and the time each took:
+results.json, made by cells.py.
 """
 
 from ttmem.models import ModelConfig

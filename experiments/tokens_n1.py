@@ -3,7 +3,8 @@
     ttmem train experiments/tokens_n1.py
     ttmem eval runs/tokens-n1/model.safetensors --task N1-K4V4-S1_16-32
 
-Seeds 0, 1, 2 (--override train.seed=1). What they gave, and the time each took: results.json, made by cells.py.
+Seeds 0, 1, 2 (--override train.seed=1 --out runs/tokens-n1-1). What they gave, and the time each took:
+results.json, made by cells.py.
 """
 
 from ttmem.models import ModelConfig

@@ -4,7 +4,8 @@ floats (GradMem: 99.6 with K = 2, after about 200k steps).
     ttmem train experiments/tokens_n8.py
     ttmem eval runs/tokens-n8/model.safetensors --task N8-K2V2-V62
 
-Seeds 0, 1, 2 (--override train.seed=1). What they gave, and the time each took: results.json, made by cells.py.
+Seeds 0, 1, 2 (--override train.seed=1 --out runs/tokens-n8-1). What they gave, and the time each took:
+results.json, made by cells.py.
 """
 
 from ttmem.models import ModelConfig

@@ -62,8 +62,8 @@ def test_the_listing_has_every_name_and_the_facts_of_those_that_are_there(shelf)
 
 
 def test_the_test_split_goes_before_validation_in_what_is_recorded():
-    assert zoo.recorded({"validation_exact_match": 0.5}) == 0.5
-    assert zoo.recorded({"validation_exact_match": 0.5, "exact_match": 0.25}) == 0.25
+    assert zoo.recorded({"scores": {"exact_match": 0.5}}) == 0.5
+    assert zoo.recorded({"scores": {"exact_match": 0.5}, "exact_match": 0.25}) == 0.25
     assert zoo.recorded({}) is None
 
 

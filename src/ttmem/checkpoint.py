@@ -50,13 +50,9 @@ def load_model(path: str | Path) -> Checkpoint:
     Raises FileNotFoundError for no file, ValueError for a file that is truncated, no checkpoint, or of a newer version.
     """
     tensors, said = read_file(path, FORMAT)
+    if not all(isinstance(said.get(part), dict) for part in ("config", "meta")):
+        raise ValueError(f"{path} is damaged: its {FORMAT} entry lacks config or meta; fetch it again")
     return Checkpoint(said["config"], tensors, said["meta"])
-
-
-def read_facts(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Config and training facts of a checkpoint, without its tensors; raises what `load_model` raises."""
-    said = description(path, header(path, read_bytes(path)), FORMAT)
-    return said["config"], said["meta"]
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
@@ -134,7 +130,8 @@ def header(path: str | Path, content: bytes) -> dict[str, Any]:
 
 def description(path: str | Path, head: Mapping[str, Any], form: str) -> dict[str, Any]:
     """The JSON object in a header; ValueError for another format or a newer version."""
-    metadata = head.get("__metadata__") or {}
+    found = head.get("__metadata__")
+    metadata = found if isinstance(found, dict) else {}
     if form not in metadata:
         found = f"it is {brief(sorted(metadata))}" if metadata else "it says nothing about itself"
         raise ValueError(f"{path} is a safetensors file but no {form}: {found}")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def save_memory(path: str | Path, state: State, about: About) -> Path:
         raise ValueError(f"the state has {has}, the description {len(about.digests)} of {about.writer.shapes}")
     if not all(leaf.isfinite().all() for leaf in state.fast.values()):
         raise ValueError(f"the write diverged, losses {about.losses}: take fewer steps")
-    return replace_file(Path(path), packed(state.fast, FORMAT, about.as_dict()))
+    return replace_file(Path(path), packed(state.fast, FORMAT, replace(about, writes=state.step).as_dict()))
 
 
 def load_memory(path: str | Path, writer: Writer | None = None) -> tuple[State, About]:
@@ -146,11 +146,12 @@ def read_header(path: str | Path, content: bytes) -> dict[str, Any]:
     check_length(path, content, 8 + size)
     try:
         header = json.loads(content[8 : 8 + size])
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        about, tensors = header.pop("__metadata__", None), header.values()
+        ends = [int(entry["data_offsets"][1]) for entry in tensors if isinstance(entry["shape"], list)]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: its header is not that of a safetensors file") from error
     check_length(path, content, 8 + size + max(ends, default=0))
-    return header
+    return header | {"__metadata__": about if isinstance(about, dict) else {}}
 
 
 def check_length(path: str | Path, content: bytes, promised: int) -> None:

@@ -70,10 +70,10 @@ def locate(where: str | Path) -> Path:
     """
     if Path(where).is_file():
         return Path(where)
-    if Path(where).is_dir():
-        raise ValueError(f"{where} is a folder: give a file in it")
     if is_shipped(str(where)):
         return folder() / f"{where}.safetensors"
+    if Path(where).is_dir():
+        raise ValueError(f"{where} is a folder: give a file in it")
     if str(where) in NAMES:
         there = ", ".join(filter(is_shipped, NAMES)) or "none"
         raise FileNotFoundError(f"checkpoint {where} is not in this installation, which has: {there}")
@@ -97,7 +97,7 @@ def rebuild(path: Path, config: Mapping[str, Any]) -> nn.Module:
     """The model of a stored config, its weights not yet set."""
     try:
         return build(ModelConfig(**config), seed=0)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} has a config that this ttmem does not know: {error}") from error
 
 
@@ -124,4 +124,4 @@ def entry(name: str) -> dict[str, Any]:
 
 def recorded(facts: Mapping[str, Any]) -> float | None:
     """The exact match in a checkpoint's facts: on the test split where that was recorded, else on validation."""
-    return facts.get("exact_match", facts.get("validation_exact_match"))
+    return facts.get("exact_match", facts.get("scores", {}).get("exact_match"))

@@ -117,6 +117,11 @@ def test_an_unknown_meta_gradient_is_named_in_the_error(meta):
         gradient_step(Toy().objective, sgd(), Toy().rates, meta)
 
 
+def test_a_single_step_refuses_last_k_instead_of_taking_it_for_first_order():
+    with pytest.raises(ValueError, match="one step has no meta_gradient 'last_2': use scheduled_step"):
+        gradient_step(Toy().objective, sgd(), Toy().rates, "last_2")
+
+
 @rules
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_a_caller_without_gradients_writes_the_same_memory(rule, mode):

@@ -65,6 +65,7 @@ def test_first_order_gives_the_init_the_gradient_at_the_written_memory(weight):
 @kinds
 def test_no_meta_gradient_leaves_init_and_rates_alone(kind):
     made = model(kind, meta_gradient="none", weight=0.0)
+    assert not made.write(made.start(2), episode().context[:2])[0].fast["mem"].requires_grad
     made.loss(episode()).loss.backward()
     assert all(p.grad is None for p in [*part(made, "memory.init"), *part(made, "rates"), *part(made, "write_head")])
     assert all(p.grad is not None for p in part(made, "backbone.blocks"))

@@ -56,9 +56,10 @@ def test_own_pairs_that_do_not_fit_are_refused(pairs, message):
         ("!aaaa:bbbb!", None, "context must end with '|'"),
         ("abcd|", None, "holds no pair of the form !KKKK:VVVV!"),
         ("!aaaa:bbbb!c!d|", None, "character 13 of the context, '!'"),
-        ("!aaaa:bbbb!|", ["cccc"], "key 'cccc' is not in the context, which has aaaa"),
-        ("!aaaa:bbbb!|", [], "keys must name at least one key"),
-        ("!aaaa:bbbb!!aaaa:cccc!|", None, "key 'aaaa' comes twice"),
+        ("!aaaa:bbbb!|x|", ["cccc"], "key 'cccc' is not in the context, which has aaaa"),
+        ("!aaaa:bbbb!|x|", [], "keys must name at least one key"),
+        ("!aaaa:bbbb!!aaaa:cccc!|x|", None, "key 'aaaa' comes twice"),
+        ("!aaaa:bbbb!|", None, "context must have 2 segments for N2-K4V4-S2_16-32, each ended by '.', got 1"),
         ("!aaaa:bbbb!" + "x" * 60 + "|", None, "context must have at most 66 characters .* got 72"),
     ],
 )

@@ -41,7 +41,7 @@ class Eval(Command):
         from ..zoo import load
 
         loaded = load(self.checkpoint)
-        task, model = loaded.make_task(self.task), loaded.model.to(self.device)
+        task, model = loaded.make_task(self.task), placed(loaded.model, self.device)
         report = evaluate(model, task, self.samples, self.seed, self.steps)
         found = {"checkpoint": loaded.name} | jsonlib.loads(report.to_json())
         if self.curve or self.plot:
@@ -61,6 +61,14 @@ class Eval(Command):
             curve_image(self.plot, reports, trained_steps(model))
         wanted = ("steps", "exact_match", "interval", "exact_match_reset", "samples")
         return [{name: getattr(report, name) for name in wanted} for report in reports]
+
+
+def placed(model: Any, device: str) -> Any:
+    """The model on a device; ValueError where there is no such device."""
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device} is not there: {error}") from error
 
 
 def trained_steps(model: Any) -> int | None:

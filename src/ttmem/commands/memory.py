@@ -50,7 +50,11 @@ class Write(Command):
         assert self.pairs is not None
         if not self.pairs.is_file():
             raise FileNotFoundError(f"there is no file {self.pairs}")
-        return task.episode_from_pairs(parse_pairs(self.pairs.read_text(encoding="utf-8")))
+        try:
+            text = self.pairs.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.pairs} is no text in UTF-8: {error}") from error
+        return task.episode_from_pairs(parse_pairs(text))
 
     def report(self, found: dict[str, Any]) -> None:
         """Say what was written."""

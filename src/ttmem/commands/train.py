@@ -1,5 +1,6 @@
 """`ttmem train`: run the outer loop of an experiment."""
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +35,8 @@ class Train(Command):
         out = self.out or Path("runs") / experiment.name
         result = train(experiment, out, resume=not self.no_resume, progress=not self.json)
         found = {"experiment": experiment.name, "out": str(out)} | plain(result)
-        self.tell(found, lines(found))
+        if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
+            self.tell(found, lines(found))
         if result.stopped == "interrupted":
             raise KeyboardInterrupt("stopped; the same command goes on from here")
 
@@ -56,8 +58,7 @@ def find_experiment(where: str) -> "Experiment":
 
 def stored_experiment(where: str) -> "Experiment":
     """The experiment inside a checkpoint; ValueError where it holds none, or one that this ttmem does not know."""
-    from ..models import ModelConfig
-    from ..training import Experiment, Stage, TrainConfig
+    from ..training import Experiment
     from ..zoo import load
 
     loaded = load(where)
@@ -65,9 +66,8 @@ def stored_experiment(where: str) -> "Experiment":
     if record is None:
         raise ValueError(f"{loaded.path} holds no experiment: train from a file in {FOLDER}/")
     try:
-        parts = {"model": ModelConfig(**record["model"]), "train": TrainConfig(**record["train"])}
-        return Experiment(**record | parts | {"stages": tuple(Stage(**stage) for stage in record["stages"])})
-    except (KeyError, TypeError) as error:
+        return Experiment.from_dict(record)
+    except ValueError as error:
         raise ValueError(f"{loaded.path} holds an experiment that this ttmem does not know: {error}") from error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from .gradient import at_step, check_meta_gradient, surprise
+from .gradient import META_GRADIENTS, at_step, check_meta_gradient, surprise
 from .objectives import Objective
 from .rates import RateSource
 from .rules import Rule
@@ -30,7 +30,8 @@ def gradient_step(objective: Objective, rule: Rule, rates: RateSource, meta: str
     `meta` is `second` (the outer loop differentiates through the gradient), `first` (the gradient is a constant to it:
     first-order MAML), or `none` (the written memory itself is a constant).
     """
-    check_meta_gradient(meta)
+    if check_meta_gradient(meta) not in META_GRADIENTS:
+        raise ValueError(f"one step has no meta_gradient {meta!r}: use scheduled_step, which knows how many there are")
 
     def step(state: State, data: Any) -> tuple[State, Log]:
         grads, losses = surprise(objective, state.fast, data, meta)

@@ -102,7 +102,14 @@ def score(logits: Float[Tensor, "b q y v"], episode: Episode) -> Outcome:
     """The read loss (mean nats per target token) and which answers are right in every answer token."""
     target = episode.target.to(torch.long)
     kept = target != episode.pad
-    nats = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none").view(target.shape)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    nats = F.cross_entropy(wide.flatten(0, 2), target.flatten(), reduction="none").view(target.shape)
     read = (nats * kept).sum() / kept.sum()
     right = logits.argmax(-1) == target
     return Outcome(read, {"read": read.detach()}, (right | ~episode.answer).all(-1), right)
+
+
+def once(steps: int | None) -> None:
+    """Raise ValueError unless a model that writes in one go is asked for one step."""
+    if steps not in (None, 1):
+        raise ValueError(f"steps must be 1 for a model that takes no gradient steps to write, got {steps}")

@@ -22,11 +22,15 @@ class ModelConfig(WriteConfig, TransformerConfig):
             context itself).
         slots: memory tokens M.
         memory_conv: kernel of the convolution over emb(C) in neural and mlp.
+        memory_output: neural has a fourth fast weight, W_o.
+        memory_hidden: width of mlp's network; None takes 2 dim.
     """
 
     memory: str = "tokens"
     slots: int = 8
     memory_conv: int = 4
+    memory_output: bool = False
+    memory_hidden: int | None = None
 
     def __post_init__(self):
         TransformerConfig.__post_init__(self)
@@ -44,13 +48,14 @@ def tokens(config: ModelConfig) -> nn.Module:
 
 def neural(config: ModelConfig) -> nn.Module:
     """The deck's NeuralMemory."""
-    memory = NeuralMemory(config.slots, config.dim, config.heads, conv=config.memory_conv)
+    memory = NeuralMemory(config.slots, config.dim, config.heads, config.memory_output, config.memory_conv)
     return MetaMemory(Transformer(config), memory, config)
 
 
 def mlp(config: ModelConfig) -> nn.Module:
     """The deck's MemoryMLP."""
-    return MetaMemory(Transformer(config), MemoryMLP(config.slots, config.dim, conv=config.memory_conv), config)
+    memory = MemoryMLP(config.slots, config.dim, config.memory_hidden, config.memory_conv)
+    return MetaMemory(Transformer(config), memory, config)
 
 
 def none(config: ModelConfig) -> nn.Module:

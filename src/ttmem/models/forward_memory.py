@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.state import Log, State
 from ..memories.tokens import MemoryTokens
-from .base import Backbone, Episode, Outcome, answer_logits, join, score
+from .base import Backbone, Episode, Outcome, answer_logits, join, once, score
 
 
 class ForwardMemory(nn.Module):
@@ -31,7 +31,8 @@ class ForwardMemory(nn.Module):
         return State(self.memory.start(batch))
 
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
-        """One forward pass; there is no loss to report, and `steps` is taken for 1 whatever it says."""
+        """One forward pass; there is no loss to report, and no `steps` but 1."""
+        once(steps)
         old = state.fast["mem"]
         length, slots = (context != self.pad).sum(1), self.memory.slots
         place = length[:, None] + torch.arange(slots, device=context.device)

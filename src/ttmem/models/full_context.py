@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from ..core.state import Log, State
-from .base import Backbone, Episode, Outcome, answer_logits, join, score
+from .base import Backbone, Episode, Outcome, answer_logits, join, once, score
 
 
 class FullContext(nn.Module):
@@ -27,7 +27,8 @@ class FullContext(nn.Module):
         return State({"context": torch.full((batch, 0), self.pad)})
 
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
-        """Keep the context's ids."""
+        """Keep the context's ids; no `steps` but 1."""
+        once(steps)
         new = context if self.reads else context[:, :0]
         kept = torch.cat([state.fast["context"].to(context), new], dim=1)
         nothing = torch.zeros(0, len(context), device=context.device)

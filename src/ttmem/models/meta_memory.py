@@ -17,12 +17,12 @@ from ..core.gradient import check_meta_gradient
 from ..core.loop import begin, fold, scheduled_step
 from ..core.objectives import token_loss
 from ..core.rates import LearnedRates
-from ..core.rules import Rule, adam, chain, clip, forget, momentum, sgd
-from ..core.state import Log, State, Tree
+from ..core.rules import Rule, adam, chain, clip, momentum, sgd, titans
+from ..core.state import Log, State, Tree, detach
 from ..memories.base import Memory, Source
 from .base import Backbone, Episode, Outcome, answer_logits, join, score
 
-RULES = {"sgd": sgd, "momentum": momentum, "titans": lambda: chain(momentum(), forget()), "adam": adam}
+RULES = {"sgd": sgd, "momentum": momentum, "titans": titans, "adam": adam}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class WriteConfig:
         check_meta_gradient(self.meta_gradient)
         if self.rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, got {self.rule!r}")
-        if self.steps < 0 or self.weight < 0 or not min(self.lr, self.memory_lr) > 0:
+        if not min(self.steps, self.weight) >= 0 or not min(self.lr, self.memory_lr) > 0:
             raise ValueError(
                 f"steps and weight must be >= 0 and lr, memory_lr > 0, got {self.steps}, {self.weight}, {self.lr}, "
                 f"{self.memory_lr}"
@@ -119,7 +119,8 @@ class MetaMemory(nn.Module):
         step = scheduled_step(objective, rule, self.rates, self.config.meta_gradient, steps)
         opened = begin(rule, self.memory.open(state.fast))
         written, log = fold(step, opened, [context] * steps, self.config.recompute)
-        return State({"mem": self.memory.tokens(written.fast, source)}, (), state.step + 1), log
+        kept = State({"mem": self.memory.tokens(written.fast, source)}, (), state.step + 1)
+        return (detach(kept) if self.config.meta_gradient == "none" else kept), log
 
     def source(self, context: Int[Tensor, "b t"]) -> Source:
         """The context's embeddings and which of them are tokens."""

@@ -156,6 +156,11 @@ class AssociativeRetrieval:
         if len(ids) > length:
             raise ValueError(f"context must have at most {length} characters for {self.name}, got {len(ids)}")
         found = read_context(context, self.key, self.value)
+        if context.count("|") != self.segments:
+            counted = context.count("|")
+            raise ValueError(
+                f"context must have {self.segments} segments for {self.name}, each ended by '|', got {counted}"
+            )
         row = torch.tensor([ids + [PAD] * (length - len(ids))])
         segments, noise = torch.tensor([found.segments]), torch.tensor([found.noise])
         asked = torch.tensor([places([key for key, _ in found.pairs], keys)])

@@ -97,7 +97,7 @@ class Trainer:
         self.workers.wait()
         if self.workers.main:
             halves = self.out.glob(".*.safetensors.*")  # what a run that was killed while it saved left behind
-            for old in halves if resume else [*halves, path]:
+            for old in halves if resume else [*halves, path, self.out / MODEL]:
                 old.unlink(missing_ok=True)
         return state
 

@@ -52,11 +52,14 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
 
 
 def part_of(name: str, weight: nn.Parameter, config: TrainConfig) -> str:
-    """The group of a parameter: `rates`, `muon`, `free` (no weight decay: norms and initial memory) or `decayed`."""
+    """The group of a parameter: `rates`, `muon`, `free` or `decayed`.
+
+    Free of weight decay are norms, the initial memory, and the projection, which decay would pull off the identity.
+    """
     words = name.split(".")
     if "rates" in words:
         return "rates"
-    if weight.ndim < 2 or words[:2] == ["memory", "init"]:
+    if weight.ndim < 2 or words[:2] == ["memory", "init"] or name == "projection":
         return "free"
     return "muon" if config.muon_lr and weight.ndim == 2 and "blocks" in words and "conv" not in words else "decayed"
 

@@ -37,6 +37,7 @@ class Workers:
 
     def prepare(self, model: nn.Module, probe: Episode, tasks: int) -> nn.Module:
         """The model to call in the loop: compiled where that is asked for, its gradients averaged over processes."""
+        unused = self.count > 1 and has_unused(model, probe)  # before compiling, which would compile the probe's shape
         if self.config.compile:
             compile_loss(model, tasks)
         if self.count == 1:
@@ -44,7 +45,7 @@ class Workers:
         from torch.nn.parallel import DistributedDataParallel
 
         devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=has_unused(model, probe))
+        return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=unused)
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Numbers averaged over the processes."""
