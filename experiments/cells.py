@@ -141,7 +141,7 @@ def picture(reports: list[dict], path: Path) -> None:
     axes.set(
         yticks=range(len(cells)), yticklabels=cells, xlim=(-0.02, 1.02), xlabel="exact match, test split (bar: 95 %)"
     )
-    axes.invert_yaxis()
+    axes.set_ylim(len(cells) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     figure.savefig(path, dpi=150)
