@@ -17,7 +17,7 @@ EXPERIMENT = Experiment(
     model=ModelConfig(memory="neural", layers=2, hidden=96, window=1, slots=32),
     stages=(Stage("N1-K2V2-S1_8-16", threshold=0.8),),
     train=TrainConfig(
-        steps=900,
+        steps=1800,
         batch=32,
         muon_lr=0.01,
         rates_lr=2.0,
@@ -25,7 +25,6 @@ EXPERIMENT = Experiment(
         decay=0.5,
         floor=0.01,
         eval_every=150,
-        target=0.9999,
     ),
     expected={"exact_match": 0.999},
 )

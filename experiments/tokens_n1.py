@@ -16,7 +16,7 @@ EXPERIMENT = Experiment(
     model=ModelConfig(memory="tokens", layers=2, hidden=96, window=1, slots=32),
     stages=(Stage("N1-K2V2-S1_8-16", threshold=0.8),),
     train=TrainConfig(
-        steps=900,
+        steps=1000,
         batch=32,
         muon_lr=0.01,
         rates_lr=2.0,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .core import State, fold, gradient_step
     from .evals import Report, decode, evaluate, steps_curve
+    from .memories import LongTermMemory
     from .memory_file import MemoryMismatch, load_memory, save_memory
     from .models import MetaMemory, ModelConfig, build
     from .tasks import AssociativeRetrieval, Episode
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "core": ("State", "fold", "gradient_step"),
     "evals": ("Report", "decode", "evaluate", "steps_curve"),
+    "memories": ("LongTermMemory",),
     "memory_file": ("MemoryMismatch", "load_memory", "save_memory"),
     "models": ("MetaMemory", "ModelConfig", "build"),
     "tasks": ("AssociativeRetrieval", "Episode"),
@@ -34,6 +36,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AssociativeRetrieval",
     "Episode",
+    "LongTermMemory",
     "MemoryMismatch",
     "MetaMemory",
     "ModelConfig",

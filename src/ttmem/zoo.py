@@ -11,8 +11,8 @@ from torch import nn
 
 from .checkpoint import fill, load_model
 from .memory_file import Writer
-from .models import ModelConfig, build
-from .tasks import AssociativeRetrieval
+from .models import build, config_of
+from .tasks import make_task
 
 NAMES = (
     "tokens-n1",
@@ -46,11 +46,11 @@ class Loaded:
         """Who this model is in the memory files it writes."""
         return Writer.of(self.model, self.name, self.fingerprint)
 
-    def make_task(self, name: str | None = None) -> AssociativeRetrieval:
+    def make_task(self, name: str | None = None) -> Any:
         """The task of a name, or the one it was trained for; ValueError where neither is known."""
         if name is None and self.task is None:
             raise ValueError(f"{self.path} does not say its task: give --task, such as N2-K4V4-S2_16-32")
-        return AssociativeRetrieval.from_name(name or str(self.task))
+        return make_task(name or str(self.task))
 
 
 def folder() -> Path:
@@ -96,7 +96,7 @@ def load(where: str | Path) -> Loaded:
 def rebuild(path: Path, config: Mapping[str, Any]) -> nn.Module:
     """The model of a stored config, its weights not yet set."""
     try:
-        return build(ModelConfig(**config), seed=0)
+        return build(config_of(config), seed=0)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} has a config that this ttmem does not know: {error}") from error
 

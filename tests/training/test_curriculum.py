@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from ttmem.tasks import make_task
 from ttmem.training import Curriculum, Stage, Standing
-from ttmem.training.curriculum import make_task, questions
+from ttmem.training.curriculum import questions
 
 NAMES = ("N4-K1V1-V62", "N4-K2V2-V62", "N2-K4V4-S2_16-32")
 

@@ -1,7 +1,8 @@
 """From one flat config to a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +11,8 @@ from ..memories import MemoryMLP, MemoryTokens, NeuralMemory
 from .forward_memory import ForwardMemory
 from .full_context import FullContext
 from .meta_memory import MetaMemory, WriteConfig
+from .titans import Titans
+from .titans_config import TitansConfig
 from .transformer import Transformer, TransformerConfig
 
 
@@ -83,7 +86,12 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
 }
 
 
-def build(config: ModelConfig, seed: int | None = None) -> nn.Module:
+def config_of(said: Mapping[str, Any]) -> ModelConfig | TitansConfig:
+    """The config that plain values tell, of either family; TypeError for a field that neither knows."""
+    return TitansConfig(**said) if "architecture" in said else ModelConfig(**said)
+
+
+def build(config: ModelConfig | TitansConfig, seed: int | None = None) -> nn.Module:
     """The model of a config; with a seed its initial weights are the same every time.
 
     >>> sum(p.numel() for p in build(ModelConfig(memory="neural")).parameters())
@@ -92,4 +100,4 @@ def build(config: ModelConfig, seed: int | None = None) -> nn.Module:
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        return MODELS[config.memory](config)
+        return Titans(config) if isinstance(config, TitansConfig) else MODELS[config.memory](config)

@@ -1,6 +1,19 @@
-"""Bricks that can be differentiated twice."""
+"""Bricks that can be differentiated twice; windowed attention and what is named fused, once."""
 
-from .attention import attend, visible
+from .attention import attend, attend_fused, visible
 from .layers import CausalConv, RMSNorm, SwiGLU, rotary
+from .window import QKV, Window, empty_window, slide
 
-__all__ = ["CausalConv", "RMSNorm", "SwiGLU", "attend", "rotary", "visible"]
+__all__ = [
+    "CausalConv",
+    "QKV",
+    "RMSNorm",
+    "SwiGLU",
+    "Window",
+    "attend",
+    "attend_fused",
+    "empty_window",
+    "rotary",
+    "slide",
+    "visible",
+]

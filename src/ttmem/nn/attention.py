@@ -1,4 +1,4 @@
-"""Attention that can be differentiated twice: the one place of the package that picks a backend."""
+"""Attention: the one place of the package that picks a backend. All but `attend_fused` can be differentiated twice."""
 
 from functools import lru_cache
 
@@ -23,6 +23,21 @@ def attend(
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(-1) @ v
+
+
+def attend_fused(
+    q: Float[Tensor, "b h t e"],
+    k: Float[Tensor, "b h s e"],
+    v: Float[Tensor, "b h s e"],
+    bias: Float[Tensor, "*#bh #t s"] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "b h t e"]:
+    """`attend` by a fused kernel, which never keeps the `(t, s)` shares: first derivatives only.
+
+    `bias` is added to the scaled scores (-inf: may not look); every query must be left with a key. `causal` (then
+    t = s, and no bias) hides what comes after a token, and spares the kernel that half of the work.
+    """
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
 
 
 @lru_cache(maxsize=64)

@@ -57,5 +57,10 @@ def rotary(x: Float[Tensor, "b h t e"], start: int = 0, base: float = 10_000.0) 
     frequency = base ** (-torch.arange(0, e, 2, device=x.device, dtype=torch.float32) / e)
     angle = torch.arange(start, start + t, device=x.device, dtype=torch.float32)[:, None] * frequency
     cos, sin = (part.repeat(1, 2).to(x.dtype) for part in (angle.cos(), angle.sin()))
+    return turn(x, cos, sin)
+
+
+def turn(x: Float[Tensor, "*b t e"], cos: Float[Tensor, "t e"], sin: Float[Tensor, "t e"]) -> Float[Tensor, "*b t e"]:
+    """The rotation of `rotary` for angles that are known: channel i turns with channel i + e / 2."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin

@@ -2,6 +2,9 @@
 
 from .associative_retrieval import AssociativeRetrieval
 from .base import SPLITS, Episode, Task
+from .names import make_task
+from .needle import Needle
 from .pairs import parse_pairs
+from .text import Text
 
-__all__ = ["SPLITS", "AssociativeRetrieval", "Episode", "Task", "parse_pairs"]
+__all__ = ["SPLITS", "AssociativeRetrieval", "Episode", "Needle", "Task", "Text", "make_task", "parse_pairs"]

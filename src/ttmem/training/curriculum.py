@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from ..tasks import AssociativeRetrieval, Task
+from ..tasks import Task, make_task
 
 ON_BUDGET = ("promote", "stop")
 
@@ -130,11 +130,6 @@ class Curriculum:
     def _passed(self, stage: Stage, standing: Standing) -> bool:
         good = standing.mean >= stage.threshold and standing.steps >= stage.min_steps
         return good or (stage.on_budget == "promote" and stage.spent(standing.steps))
-
-
-def make_task(name: str) -> Task:
-    """The task of a name; ValueError where there is none."""
-    return AssociativeRetrieval.from_name(name)
 
 
 def questions(task: Task, wanted: int | None) -> int | None:

@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from ..models import ModelConfig
+from ..models import ModelConfig, TitansConfig, config_of
+from ..tasks import make_task
 from .config import TrainConfig
-from .curriculum import Curriculum, Stage, make_task
+from .curriculum import Curriculum, Stage
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Experiment:
 
     name: str
     task: str
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig | TitansConfig = ModelConfig()
     stages: tuple[Stage, ...] = ()
     train: TrainConfig = TrainConfig()
     expected: dict[str, float] = field(default_factory=dict)
@@ -41,6 +42,9 @@ class Experiment:
         task = make_task(self.task)
         if self.model.vocab != task.vocab:
             raise ValueError(f"model.vocab must be the {task.vocab} ids of {self.task}, got {self.model.vocab}")
+        pad, own = getattr(task, "pad", 0), getattr(self.model, "pad", 0)
+        if own != pad:
+            raise ValueError(f"model.pad must be {pad}, the padding of {self.task}, got {own}")
 
     @property
     def curriculum(self) -> Curriculum:
@@ -62,7 +66,7 @@ class Experiment:
         """
         try:
             stages = tuple(Stage(**stage) for stage in said["stages"])
-            parts = {"model": ModelConfig(**said["model"]), "stages": stages, "train": TrainConfig(**said["train"])}
+            parts = {"model": config_of(said["model"]), "stages": stages, "train": TrainConfig(**said["train"])}
             return cls(**{**said, **parts})
         except (TypeError, KeyError) as error:
             raise ValueError(f"this experiment is of another version of ttmem: {error}") from error

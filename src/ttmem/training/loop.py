@@ -11,10 +11,10 @@ from torch.nn.utils import clip_grad_norm_
 
 from .. import __version__
 from ..checkpoint import fill, load_model, save_model
-from ..evals import evaluate
+from ..evals import evaluate, nats
 from ..models import build
-from ..tasks import Episode
-from .curriculum import make_task, questions
+from ..tasks import Episode, make_task
+from .curriculum import questions
 from .experiment import Experiment
 from .optimizer import factor, make_optimizers, set_share
 from .parallel import Workers
@@ -37,7 +37,7 @@ class Result:
     Args:
         stopped: why it ended: target, steps, seconds, patience, stage (its budget), or interrupted (resume it).
         steps, seconds: outer steps and time over all resumptions.
-        best, final: best and last validation exact match on the target; None where none was made.
+        best, final: best and last validation on the target, exact match or minus nats; None where none was made.
         checkpoint: the best weights, as one file to ship.
         history: a JSON line per logged step, validation and promotion.
     """
@@ -159,6 +159,11 @@ class Trainer:
         )
 
     @property
+    def measure(self) -> str:
+        """What validation measures: exact_match, or nats, which are told with a minus: larger is better."""
+        return str(getattr(self.tasks[-1], "measure", "exact_match"))
+
+    @property
     def settle_steps(self) -> int:
         """Steps from the decision to end until the end."""
         return self.config.decay_steps if self.config.schedule == "wsd" else 0
@@ -212,18 +217,20 @@ class Trainer:
     def validate(self) -> None:
         """Ask questions of the target's validation split; keep the weights where they are the best so far."""
         state, last = self.state, self.curriculum.is_last(self.state.standing)
-        exact, reset = self.workers.from_main(self._ask)
-        state.final, state.asked = exact, state.step
+        score, reset = self.workers.from_main(self._ask)
+        state.final, state.asked = score, state.step
         state.stale = state.stale + 1 if last else 0
-        if state.best is None or exact >= state.best:
-            state.stale = 0 if state.best is None or exact > state.best else state.stale
-            state.best, state.best_step = exact, state.step
+        if state.best is None or score >= state.best:
+            state.stale = 0 if state.best is None or score > state.best else state.stale
+            state.best, state.best_step = score, state.step
             self.keep()
         seconds = round(self.clock.seconds(), 3)
-        self.reporter.log({"step": state.step, "seconds": seconds, "validation": exact, "reset": reset})
-        self.reporter.note(f"step {state.step}: validation exact match {exact:.4f} (memory reset {reset:.4f})")
+        self.reporter.log({"step": state.step, "seconds": seconds, "validation": score, "reset": reset})
+        told = f"exact match {score:.4f} (memory reset {reset:.4f})"
+        told = f"{-score:.4f} nats per token" if self.measure == "nats" else told
+        self.reporter.note(f"step {state.step}: validation {told}")
         may_end = state.step >= self.config.min_steps and not state.settling
-        if self.config.settle and may_end and self.reached(exact):
+        if self.config.settle and may_end and self.reached(score):
             state.settling, state.end = True, min(state.end, state.step + self.settle_steps)
 
     def reached(self, exact: float | None) -> bool:
@@ -231,7 +238,9 @@ class Trainer:
         return None not in (exact, self.config.target) and exact >= self.config.target  # type: ignore[operator]
 
     def _ask(self) -> tuple[float, float]:
-        task, samples = make_task(self.experiment.task), self.config.eval_samples
+        task, samples = self.tasks[-1], self.config.eval_samples
+        if self.measure == "nats":
+            return -nats(self.model, task, samples, VALIDATION_SEED, split="validation"), 0.0
         report = evaluate(self.model, task, samples, VALIDATION_SEED, split="validation")
         return report.exact_match, report.exact_match_reset
 
@@ -259,7 +268,7 @@ class Trainer:
             "task": self.experiment.task,
             "step": state.step,
             "seed": self.config.seed,
-            "scores": {"exact_match": state.final, "split": "validation", "samples": self.config.eval_samples},
+            "scores": {self.measure: state.final, "split": "validation", "samples": self.config.eval_samples},
             "promotions": state.standing.promotions,
             "seconds": round(self.clock.seconds(), 1),
             "experiment": self.experiment.as_dict(),

@@ -37,6 +37,7 @@ class Workers:
 
     def prepare(self, model: nn.Module, probe: Episode, tasks: int) -> nn.Module:
         """The model to call in the loop: compiled where that is asked for, its gradients averaged over processes."""
+        model = Loss(model)
         unused = self.count > 1 and has_unused(model, probe)  # before compiling, which would compile the probe's shape
         if self.config.compile:
             compile_loss(model, tasks)
@@ -63,6 +64,18 @@ class Workers:
     def wait(self) -> None:
         """Until all processes are here."""
         self.accelerator.wait_for_everyone()
+
+
+class Loss(nn.Module):
+    """A model's `loss` as a module's `forward`, which is what compiling and averaging over processes wrap."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+
+    def forward(self, episode: Episode) -> Any:
+        """The outcome of an episode."""
+        return self.model.loss(episode)
 
 
 def has_unused(model: nn.Module, probe: Episode) -> bool:

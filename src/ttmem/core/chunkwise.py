@@ -1,0 +1,261 @@
+"""The Titans memory over a sequence, exactly: chunk by chunk in matrix products, and token by token beside it.
+
+A memory of depth L is a network of L matrices, one copy per row (a row is one head of one sample); `network.py` has it.
+
+    surprise    S_t = eta_t S_{t-1} - theta_t grad ||M_anchor(k_t) - v_t||^2
+    write       W_t = (1 - alpha_t) W_{t-1} + S_t
+    read        y_t = M_t(q_t)
+
+The anchor is the memory at the end of the last chunk: `chunk` is part of the function, no tile size (Titans, arXiv
+2501.00663, eqs. 8-15). Inside a chunk every gradient is rank one, `a_j^T delta_j`; no token needs weights of its own:
+
+    out_i = b_i z_i W + f_i z_i S - sum_{j <= i} G_ij (a_j . z_i) delta_j
+
+is what a layer says of its input z_i, with b, f, G from `coefficients`. Only the walk over the chunks is sequential.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .coefficients import Coefficients, coefficients
+from .network import Norm, activation, finish, read, surprises
+from .state import Tree
+
+
+class ChunkState(NamedTuple):
+    """A Titans memory in the middle of a stream.
+
+    `fast` and `velocity` are W and S now (velocity is empty without momentum), `anchor` is W where the running chunk
+    began, at which its gradients are taken; `seen` are the tokens written so far.
+    """
+
+    fast: Tree
+    velocity: Tree
+    anchor: Tree
+    seen: Int[Tensor, "n"]
+
+
+class Rows(NamedTuple):
+    """What a memory reads, row by row: queries, keys, values, and the gates of each layer.
+
+    `lr` is theta >= 0, `momentum` is log eta and `keep` is log(1 - alpha), both <= 0, or None for a memory without; one
+    number per layer, or per channel of a layer's input in `keep`. `heard` is 0 for tokens that write nothing, for which
+    lr, momentum and keep must be 0 (`silent` sees to it); None: all write.
+    """
+
+    q: Float[Tensor, "n t d"]
+    k: Float[Tensor, "n t d"]
+    v: Float[Tensor, "n t d"]
+    lr: Float[Tensor, "n t l"]
+    momentum: Float[Tensor, "n t l"] | None
+    keep: tuple[Float[Tensor, "n t _"], ...] | None
+    heard: Float[Tensor, "n t"] | None = None
+
+    def span(self, start: int, end: int) -> "Rows":
+        """The tokens from `start` up to `end`."""
+        keep = None if self.keep is None else tuple(part[:, start:end] for part in self.keep)
+        q, k, v, lr = (part[:, start:end] for part in self[:4])
+        momentum, heard = (None if x is None else x[:, start:end] for x in (self.momentum, self.heard))
+        return Rows(q, k, v, lr, momentum, keep, heard)
+
+
+class Form(NamedTuple):
+    """What stays the same over a stream.
+
+    Tokens per `chunk`; the memory's `norm` (None: a plain MLP); `clip`, the largest surprise of a token in one layer
+    (None: any); `recompute`: the backward pass runs chunks again instead of keeping what they computed.
+    """
+
+    chunk: int
+    norm: Norm | None = None
+    clip: float | None = None
+    recompute: bool = True
+
+
+class Span(NamedTuple):
+    """`chunks` of `size` tokens from token `start` of a call; `begun`: they go on in a chunk that has its anchor."""
+
+    start: int
+    chunks: int
+    size: int
+    begun: bool = False
+
+
+def chunkwise(
+    state: ChunkState, rows: Rows, form: Form, lengths: Int[Tensor, "n"] | None = None, phase: int | None = None
+) -> tuple[Float[Tensor, "n t d"], ChunkState]:
+    """Write and read a sequence of any length, as `tokenwise` does, in matrix products; goes on inside a chunk.
+
+    `phase` is `state.seen` modulo the chunk, where the caller knows it; else it is looked up.
+
+    Rows are left-aligned: tokens at and behind a row's `lengths` write nothing, and their outputs mean nothing. Where
+    rows stand at different places of their chunks, the sequence goes token by token.
+    """
+    t = rows.q.shape[1]
+    phase = common_phase(state.seen, form.chunk) if phase is None else phase
+    if phase is None or t == 1:
+        return tokenwise(state, rows, form, lengths)
+    count = state.seen + (t if lengths is None else lengths)
+    rows = rows if lengths is None else silent(rows, lengths)
+    walk = _recomputed if form.recompute and torch.is_grad_enabled() else _walk
+    outs = []
+    for span in spans(t, phase, form):
+        y, state = walk(state, rows.span(span.start, span.start + span.chunks * span.size), span, form, lengths)
+        outs.append(y)
+    return torch.cat(outs, dim=1), state._replace(seen=count)
+
+
+def common_phase(count: Int[Tensor, "n"], chunk: int) -> int | None:
+    """The place inside its chunk that every row stands at; None where they differ."""
+    phases = count % chunk
+    return int(phases[0]) if bool((phases == phases[0]).all()) else None
+
+
+def spans(t: int, phase: int, form: Form) -> list[Span]:
+    """How `t` tokens are walked: the rest of a begun chunk, whole chunks in groups, and what is left.
+
+    Only the states of one group are stored at a time; groups of about sqrt(chunks) cost the least memory.
+
+    >>> [(span.start, span.chunks, span.size) for span in spans(23, 3, Form(chunk=4))]
+    [(0, 1, 1), (1, 2, 4), (9, 2, 4), (17, 1, 4), (21, 1, 2)]
+    """
+    head = min(t, -phase % form.chunk)
+    whole, rest = divmod(t - head, form.chunk)
+    group = max(1, math.isqrt(whole) if form.recompute else whole)
+    found = [Span(0, 1, head, True)] if head else []
+    found += [Span(head + i * form.chunk, min(group, whole - i), form.chunk) for i in range(0, whole, group)]
+    return [*found, Span(t - rest, 1, rest)] if rest else found
+
+
+def silent(rows: Rows, lengths: Int[Tensor, "n"]) -> Rows:
+    """The rows, in which tokens behind their row's length write nothing."""
+    heard = (torch.arange(rows.q.shape[1], device=lengths.device) < lengths[:, None]).to(rows.lr.dtype)
+    each = heard[..., None]
+    momentum = None if rows.momentum is None else rows.momentum * each
+    keep = None if rows.keep is None else tuple(part * each for part in rows.keep)
+    return rows._replace(lr=rows.lr * each, momentum=momentum, keep=keep, heard=heard)
+
+
+def _recomputed(*call: Any) -> tuple[Tensor, ChunkState]:
+    return checkpoint(_walk, *call, use_reentrant=False, preserve_rng_state=False)
+
+
+def _walk(
+    state: ChunkState, rows: Rows, span: Span, form: Form, lengths: Int[Tensor, "n"] | None
+) -> tuple[Tensor, ChunkState]:
+    """Chunks of equal size, one after another; the coefficients of all of them in one call per layer."""
+    weights, outs = chunk_weights(rows, span.chunks), []
+    for i in range(span.chunks):
+        start = i * span.size
+        if not span.begun:
+            state = anchored(state, None if lengths is None else lengths > span.start + start)
+        y, state = write_chunk(state, rows.span(start, start + span.size), [each.chunk(i) for each in weights], form)
+        outs.append(y)
+    return torch.cat(outs, dim=1), state
+
+
+def chunk_weights(rows: Rows, chunks: int) -> list[Coefficients]:
+    """The coefficients of every layer, for `chunks` chunks of equal size."""
+
+    def cut(x: Any) -> Any:
+        return None if x is None else x.unflatten(1, (chunks, -1))
+
+    keeps = [None] * rows.lr.shape[2] if rows.keep is None else rows.keep
+    momenta = [None] * rows.lr.shape[2] if rows.momentum is None else rows.momentum.unbind(-1)
+    layers, heard = zip(rows.lr.unbind(-1), momenta, keeps, strict=True), cut(rows.heard)
+    return [coefficients(cut(lr), cut(momentum), cut(keep), heard) for lr, momentum, keep in layers]
+
+
+def anchored(state: ChunkState, active: Bool[Tensor, "n"] | None) -> ChunkState:
+    """The state at the start of a chunk: gradients are from now on taken at W, in rows where a token follows."""
+    if active is None:
+        return state._replace(anchor=state.fast)
+    pick = active[:, None, None]
+    return state._replace(anchor={name: torch.where(pick, w, state.anchor[name]) for name, w in state.fast.items()})
+
+
+def write_chunk(
+    state: ChunkState, rows: Rows, weights: list[Coefficients], form: Form
+) -> tuple[Float[Tensor, "n t d"], ChunkState]:
+    """The tokens of one chunk, or of a part of it: what each of them reads, and the memory behind the last."""
+    written = surprises(state.anchor, rows.k, rows.v, form.norm, form.clip)
+    fast, velocity, z = {}, {}, rows.q
+    for i, (name, weight, own) in enumerate(zip(state.fast, weights, written, strict=True)):
+        z = activation(z) if i else z
+        layer = Layer(state.fast[name], state.velocity.get(name), *own)
+        z, fast[name], past = layer_chunk(layer, weight, z)
+        if past is not None:
+            velocity[name] = past
+    return finish(z, rows.q, form.norm), state._replace(fast=fast, velocity=velocity)
+
+
+class Layer(NamedTuple):
+    """One layer of the memory at the start of a chunk, and the gradients of the chunk's tokens."""
+
+    fast: Float[Tensor, "n e o"]
+    velocity: Float[Tensor, "n e o"] | None
+    a: Float[Tensor, "n t e"]
+    delta: Float[Tensor, "n t o"]
+
+
+def layer_chunk(
+    layer: Layer, weight: Coefficients, z: Float[Tensor, "n t e"]
+) -> tuple[Float[Tensor, "n t o"], Tensor, Tensor | None]:
+    """What a layer says of its inputs, and its W and S at the chunk's end."""
+    a, delta = layer.a, layer.delta
+    said = (weight.first * z) @ layer.fast - scores(weight.mix, z, a) @ delta
+    fast = (
+        weight.first[:, -1, :, None] * layer.fast - (a * weight.mix[:, :, -1].transpose(1, 2)).transpose(1, 2) @ delta
+    )
+    if layer.velocity is None or weight.past is None:
+        return said, fast, None
+    assert weight.carry is not None and weight.tail is not None
+    said = said + (weight.past * z) @ layer.velocity
+    fast = fast + weight.past[:, -1, :, None] * layer.velocity
+    velocity = weight.carry * layer.velocity - (a * weight.tail).transpose(1, 2) @ delta
+    return said, fast, velocity
+
+
+def scores(
+    mix: Float[Tensor, "n _ t t"], z: Float[Tensor, "n t e"], a: Float[Tensor, "n t e"]
+) -> Float[Tensor, "n t t"]:
+    """`G_ij (a_j . z_i)`, with a G of its own for each channel where these forget apart."""
+    if mix.shape[1] == 1:
+        return mix[:, 0] * (z @ a.transpose(1, 2))
+    return torch.einsum("neij,nie,nje->nij", mix, z, a)
+
+
+def tokenwise(
+    state: ChunkState, rows: Rows, form: Form, lengths: Int[Tensor, "n"] | None = None
+) -> tuple[Float[Tensor, "n t d"], ChunkState]:
+    """The recurrence as it is written above, one token after another: the slow twin of `chunkwise`.
+
+    Rows may stand at different places of their chunks.
+    """
+    rows, outs = rows if lengths is None else silent(rows, lengths), []
+    for t in range(rows.q.shape[1]):
+        there = torch.ones_like(state.seen) if lengths is None else (lengths > t).long()
+        state = anchored(state, (state.seen % form.chunk == 0) & (there > 0))
+        state = write_token(state, rows.span(t, t + 1), form)
+        state = state._replace(seen=state.seen + there)
+        outs.append(read(state.fast, rows.q[:, t : t + 1], form.norm))
+    return torch.cat(outs, dim=1), state
+
+
+def write_token(state: ChunkState, token: Rows, form: Form) -> ChunkState:
+    """`S_t = eta S - theta a^T delta` and `W_t = (1 - alpha) W + S_t`, layer by layer."""
+    fast, velocity = {}, {}
+    for i, (name, (a, delta)) in enumerate(
+        zip(state.fast, surprises(state.anchor, token.k, token.v, form.norm, form.clip), strict=True)
+    ):
+        change = -token.lr[:, :, i, None] * a.transpose(1, 2) * delta
+        if token.momentum is not None:
+            change = velocity[name] = token.momentum[:, :, i, None].exp() * state.velocity[name] + change
+        kept = state.fast[name] if token.keep is None else token.keep[i].transpose(1, 2).exp() * state.fast[name]
+        fast[name] = kept + (change if token.heard is None else token.heard[:, :, None] * change)
+    return state._replace(fast=fast, velocity=velocity)

@@ -1,0 +1,234 @@
+"""The neural long-term memory of Titans as a layer: projections, gates, and a network that is written as it reads.
+
+    x ──► q k v (conv, silu, |q| = |k| = 1) ──┐
+    x ──► theta eta alpha ────────────────────┤
+    state ──► write: S = eta S - theta grad ||M(k) - v||^2,  W = (1 - alpha) W + S ──► state
+                                              └──► read: M(q) ──► norm, gate(x), out ──► y
+
+Source: Titans (arXiv 2501.00663), sections 3 and 4; what the paper leaves open: docs/titans.md. The paper's name for it
+is neural memory; the deck's NeuralMemory (`ttmem.memories.NeuralMemory`), cross-attention through which memory tokens
+are read, is another thing.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
+from ..core.network import Norm, read
+from ..core.state import Tree
+from ..nn.layers import CausalConv, RMSNorm
+from ..nn.ragged import alignment, latest, pack, unpack
+from .base import wide
+
+FORGET = ("scalar", "channel", "none")
+_LEAST = {"dim": 1, "heads": 1, "depth": 1, "expansion": 1, "chunk_size": 1, "conv": 0}
+
+
+@dataclass(frozen=True)
+class LongTermConfig:
+    """Everything that shapes a LongTermMemory.
+
+    Args:
+        dim: width of what it reads and gives.
+        heads: memories side by side, each `dim / heads` wide.
+        depth: matrices of the memory network; 1 is a linear memory.
+        expansion: width of its hidden layers, as a multiple of the head's.
+        chunk_size: tokens whose surprise is taken at the same memory. Part of the function: a model is trained for one.
+        norm: `M(x) = x + LN(...)` instead of the plain network.
+        momentum: whether past surprise carries on (eta).
+        forget: scalar (one alpha per layer), channel (one per input channel of a layer), none.
+        conv: kernel of the causal convolution over q, k, v; 0: none.
+        lr_max: largest theta.
+        clip: largest norm of one token's surprise in one layer; None: any. It keeps deep memories finite.
+        recompute: the backward pass computes chunks again instead of storing them.
+
+    >>> LongTermConfig(256, chunk_size=0)
+    Traceback (most recent call last):
+    ValueError: chunk_size must be >= 1, got 0
+    """
+
+    dim: int
+    heads: int = 4
+    depth: int = 2
+    expansion: int = 4
+    chunk_size: int = 64
+    norm: bool = True
+    momentum: bool = True
+    forget: str = "scalar"
+    conv: int = 4
+    lr_max: float = 1.0
+    clip: float | None = 10.0
+    recompute: bool = True
+
+    def __post_init__(self):
+        for field, least in _LEAST.items():
+            if getattr(self, field) < least:
+                raise ValueError(f"{field} must be >= {least}, got {getattr(self, field)}")
+        if self.dim % self.heads:
+            raise ValueError(f"dim must be a multiple of heads = {self.heads}, got {self.dim}")
+        if self.forget not in FORGET:
+            raise ValueError(f"forget must be one of {', '.join(FORGET)}, got {self.forget!r}")
+        for field in ("lr_max", "clip"):
+            if getattr(self, field) is not None and not getattr(self, field) > 0:
+                raise ValueError(f"{field} must be > 0, got {getattr(self, field)}")
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels before, between and behind the layers of the memory network."""
+        head = self.dim // self.heads
+        return [head] + [head * self.expansion] * (self.depth - 1) + [head]
+
+
+class LongTermState(NamedTuple):
+    """What a LongTermMemory carries: its memory, one row per sample and head, and the tokens the conv still sees."""
+
+    memory: ChunkState
+    conv: Float[Tensor, "b p c"]
+
+
+class LongTermMemory(nn.Module):
+    """A layer whose weights learn while it reads (Titans' LMM); takes any features, `(batch, time, dim)`.
+
+    `y, state = memory(x)`, and `memory(x2, state)` goes on where `x` ended: the same as one call on both, wherever the
+    split. The options are the fields of LongTermConfig.
+
+    >>> memory = LongTermMemory(dim=32, heads=2, chunk_size=8)
+    >>> x = torch.randn(3, 21, 32)
+    >>> y, state = memory(x)
+    >>> first, half = memory(x[:, :13])
+    >>> rest, _ = memory(x[:, 13:], half)
+    >>> torch.allclose(torch.cat([first, rest], dim=1), y, atol=1e-5)
+    True
+    """
+
+    def __init__(self, dim: int, **options: Any):
+        super().__init__()
+        config = self.config = LongTermConfig(dim, **options)
+        widths, heads = config.widths, config.heads
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.init = nn.ParameterDict(
+            {f"w{i + 1}": torch.randn(heads, a, b) * a**-0.5 for i, (a, b) in enumerate(pairs)}
+        )
+        if config.norm:
+            self.norm_gain = nn.Parameter(torch.ones(heads, widths[0]))
+            self.norm_bias = nn.Parameter(torch.zeros(heads, widths[0]))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.conv = CausalConv(3 * dim, config.conv) if config.conv else None
+        self.gates = Gates(config)
+        self.out_norm = RMSNorm(widths[0])
+        self.out_gate = nn.Linear(dim, dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def start(self, batch: int) -> LongTermState:
+        """A memory that has read nothing: the learned initial weights, no momentum."""
+        fast = {name: repeat(wide(w), "h a b -> (n h) a b", n=batch) for name, w in self.init.items()}
+        velocity = {name: torch.zeros_like(w) for name, w in fast.items()} if self.config.momentum else {}
+        count = torch.zeros(batch * self.config.heads, dtype=torch.long, device=self.qkv.weight.device)
+        tail = self.qkv.weight.new_zeros(batch, max(self.config.conv - 1, 0), 3 * self.config.dim)
+        return LongTermState(ChunkState(fast, velocity, fast, count), tail)
+
+    def forward(
+        self, x: Float[Tensor, "b t d"], state: LongTermState | None = None, mask: Bool[Tensor, "b t"] | None = None
+    ) -> tuple[Float[Tensor, "b t d"], LongTermState]:
+        """Write and read `x`; where `mask` is false there is padding, which writes nothing and reads zero.
+
+        Raises ValueError for a state of another batch or shape.
+        """
+        if mask is None:
+            return self.stream(x, state)
+        rows = alignment(mask)
+        y, state = self.stream(rows.align(x), state, rows.lengths)
+        return rows.restore(y), state
+
+    def packed(self, x: Float[Tensor, "t d"], offsets: Int[Tensor, "_"]) -> tuple[Float[Tensor, "t d"], LongTermState]:
+        """Sequences end to end, each with a memory of its own: sequence i is `x[offsets[i]:offsets[i + 1]]`."""
+        rows, lengths = unpack(x, offsets)
+        y, state = self.stream(rows, lengths=lengths)
+        return pack(y, lengths), state
+
+    def stream(
+        self, x: Float[Tensor, "b t d"], state: LongTermState | None = None, lengths: Int[Tensor, "b"] | None = None
+    ) -> tuple[Float[Tensor, "b t d"], LongTermState]:
+        """`forward` for left-aligned rows, the first `lengths` tokens of which are real."""
+        fresh, state = state is None, self.start(len(x)) if state is None else state
+        self._check(x, state)
+        qkv = self.qkv(x).to(state.conv.dtype)
+        tail = latest(state.conv, qkv, lengths)
+        if self.conv is not None:
+            qkv = self.conv(qkv, state.conv)
+        with torch.autocast(x.device.type, enabled=False):
+            q, k, v = self.split(qkv)
+            rows = Rows(q, k, v, *self.gates(x))
+            each = None if lengths is None else lengths.repeat_interleave(self.config.heads)
+            y, memory = chunkwise(state.memory, rows, self.form(len(x)), each, phase=0 if fresh else None)
+        return self.finish(y, x), LongTermState(memory, tail)
+
+    def recall(self, fast: Tree, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Read with `x` from fixed weights, writing nothing; the queries see no conv (MAC's `M*(q)`)."""
+        with torch.autocast(x.device.type, enabled=False):
+            q = self.split(F.linear(x.to(self.qkv.weight.dtype), self.qkv.weight))[0]
+            y = read(fast, q, self.form(len(x)).norm)
+        return self.finish(y, x)
+
+    def split(self, qkv: Float[Tensor, "b t c"]) -> Tensor:
+        """Queries, keys and values, one row per sample and head; queries and keys of length 1."""
+        rows = rearrange(wide(F.silu(qkv)), "b t (part h e) -> part (b h) t e", part=3, h=self.config.heads)
+        return torch.stack([F.normalize(rows[0], dim=-1), F.normalize(rows[1], dim=-1), rows[2]])
+
+    def form(self, batch: int) -> Form:
+        """How the memory is walked."""
+        config = self.config
+        norm = None
+        if config.norm:
+            gain, bias = (repeat(wide(p), "h d -> (n h) 1 d", n=batch) for p in (self.norm_gain, self.norm_bias))
+            norm = Norm(gain, bias)
+        return Form(config.chunk_size, norm, config.clip, config.recompute)
+
+    def finish(self, y: Float[Tensor, "n t e"], x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Normalise each head, gate by the input, project."""
+        y = rearrange(self.out_norm(y.to(self.out_norm.weight.dtype)), "(b h) t e -> b t (h e)", b=len(x))
+        return self.out(y.to(x.dtype) * F.silu(self.out_gate(x)))
+
+    def _check(self, x: Tensor, state: LongTermState) -> None:
+        if x.shape[1] < 1 or x.shape[2] != self.config.dim:
+            raise ValueError(f"x must be (batch, time >= 1, {self.config.dim}), got {tuple(x.shape)}")
+        found = {name: tuple(w.shape) for name, w in state.memory.fast.items()}
+        own = {name: (len(x) * len(w), *w.shape[1:]) for name, w in self.init.items()}
+        if found != own:
+            raise ValueError(f"state must be of this memory and a batch of {len(x)}: it has {found}, not {own}")
+
+
+class Gates(nn.Module):
+    """theta, eta and alpha of every token, head and memory layer, from the token."""
+
+    def __init__(self, config: LongTermConfig):
+        super().__init__()
+        self.config = config
+        keep = {"scalar": [1] * config.depth, "channel": config.widths[:-1], "none": []}[config.forget]
+        self.sizes = [config.depth, config.depth * config.momentum, *keep]
+        self.linear = nn.Linear(config.dim, config.heads * sum(self.sizes))
+        nn.init.normal_(self.linear.weight, std=0.02)
+        with torch.no_grad():
+            # theta / lr_max .02, eta .73; alpha from .05 to .001 over the heads: memories of tens to a thousand tokens
+            spread = -torch.linspace(3.0, 7.0, config.heads)[:, None].expand(-1, sum(keep))
+            first = torch.tensor([-4.0] * self.sizes[0] + [1.0] * self.sizes[1]).expand(config.heads, -1)
+            self.linear.bias.copy_(torch.cat([first, spread], dim=1).flatten())
+
+    def forward(self, x: Float[Tensor, "b t d"]) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...] | None]:
+        """`lr`, and the logs of momentum and of what is kept, as `Rows` wants them."""
+        heads = self.config.heads
+        said = rearrange(self.linear(x.to(self.linear.weight.dtype)), "b t (h g) -> (b h) t g", h=heads)
+        lr, momentum, *keep = wide(said).split(self.sizes, dim=-1)
+        kept = tuple(log_sigmoid(-part) for part in keep)
+        return lr.sigmoid() * self.config.lr_max, log_sigmoid(momentum) if self.config.momentum else None, kept or None
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """The log of a gate, at least -20: sums over a chunk keep their digits, and exp(-20) is nothing."""
+    return F.logsigmoid(x).clamp_min(-20.0)

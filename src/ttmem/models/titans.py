@@ -1,0 +1,155 @@
+"""The language model around the Titans architectures: embedding, blocks, head; a state goes in, a state comes out.
+
+    ids ──► embedding ──► [ mixer ──► x + SwiGLU(norm(x)) ] x layers ──► norm ──► head ──► logits
+
+A mixer is one of the pages lmm.py, mac.py, mag.py, mal.py, or plain attention (sliding.py).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..core.state import Log, State, map_state
+from ..memories.base import wide
+from ..nn.layers import RMSNorm, SwiGLU
+from ..nn.ragged import alignment
+from .base import Episode, Outcome, join, once, score
+from .lmm import LMM
+from .mac import MAC
+from .mag import MAG
+from .mal import MAL
+from .sliding import full, swa
+from .titans_config import TitansConfig
+
+MIXERS: dict[str, Callable[[TitansConfig], nn.Module]] = {
+    "lmm": LMM,
+    "mac": MAC,
+    "mag": MAG,
+    "mal": MAL,
+    "swa": swa,
+    "full": full,
+}
+
+
+class Block(nn.Module):
+    """A mixer and a gated feed-forward, each added to its input."""
+
+    def __init__(self, config: TitansConfig):
+        super().__init__()
+        self.mixer: Any = MIXERS[config.architecture](config)
+        self.norm = RMSNorm(config.dim)
+        self.feed = SwiGLU(config.dim, config.hidden_size)
+        self.checkpoint = config.checkpoint
+
+    def forward(self, x: Float[Tensor, "b t d"], state: Any, lengths: Int[Tensor, "b"] | None = None) -> Any:
+        """`(x, state)`: the layer's output and what it carries."""
+        if self.checkpoint and self.training and torch.is_grad_enabled():
+            return checkpoint(self.run, x, state, lengths, use_reentrant=False, preserve_rng_state=False)
+        return self.run(x, state, lengths)
+
+    def run(self, x: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
+        """The block itself."""
+        x, state = self.mixer(x, state, lengths)
+        return x + self.feed(self.norm(x)), state
+
+
+class Titans(nn.Module):
+    """A decoder whose blocks carry a state instead of a growing cache (but `full`, the baseline, whose state grows).
+
+    `logits, state = model(ids)`, and `model(more, state)` goes on as if both had been one sequence, wherever the split.
+
+    >>> from ttmem.models import preset
+    >>> model = Titans(preset("tiny", "mac"))
+    >>> ids = torch.randint(0, 258, (2, 50))
+    >>> logits, state = model(ids)
+    >>> first, half = model(ids[:, :23])
+    >>> rest, _ = model(ids[:, 23:], half)
+    >>> torch.allclose(torch.cat([first, rest], dim=1), logits, atol=1e-4)
+    True
+    """
+
+    def __init__(self, config: TitansConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab, config.dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.dim)
+        self.head = nn.Linear(config.dim, config.vocab, bias=False)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        if config.tied:
+            self.head.weight = self.embedding.weight
+
+    def start(self, batch: int) -> State:
+        """A state that has read nothing."""
+        mixers = {name: block.mixer for name, block in self.blocks.named_children()}
+        return State({name: mixer.start(batch) for name, mixer in mixers.items()})  # type: ignore[union-attr, operator]
+
+    def forward(
+        self, ids: Int[Tensor, "b t"], state: State | None = None, mask: Bool[Tensor, "b t"] | None = None
+    ) -> tuple[Float[Tensor, "b t v"], State]:
+        """Next-token logits, and the state behind the last token; where `mask` is false there is padding."""
+        hidden, state = self.hidden(self.embedding(ids), state, mask)
+        return self.head(hidden), state
+
+    def hidden(
+        self, x: Float[Tensor, "b t d"], state: State | None = None, mask: Bool[Tensor, "b t"] | None = None
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        """Hidden states of embeddings, zero where there is padding."""
+        if mask is None:
+            return self.stream(x, state)
+        rows = alignment(mask)
+        hidden, state = self.stream(rows.align(x), state, rows.lengths)
+        return rows.restore(hidden), state
+
+    def stream(
+        self, x: Float[Tensor, "b t d"], state: State | None = None, lengths: Int[Tensor, "b"] | None = None
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        """`hidden` for left-aligned rows, the first `lengths` tokens of which are real."""
+        state, carried = state or self.start(len(x)), {}
+        for name, block in zip(state.fast, self.blocks, strict=True):
+            x, carried[name] = block(x, state.fast[name], lengths)
+        return self.norm(x), State(carried, (), state.step + x.shape[1])
+
+    def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
+        """Read a right-padded context; the log's loss is its mean nats per token."""
+        once(steps)
+        state, loss = self.read_context(state, context)
+        return state, Log(loss[None].detach(), torch.zeros_like(loss)[None])
+
+    def read_context(self, state: State, context: Int[Tensor, "b t"]) -> tuple[State, Float[Tensor, "b"]]:
+        """The state behind a context, and each row's mean nats per token of it."""
+        if not context.shape[1]:
+            return state, torch.zeros(len(context), device=context.device)
+        real = context != self.config.pad
+        hidden, state = self.stream(self.embedding(context), state, real.sum(1))
+        nats = F.cross_entropy(wide(self.head(hidden[:, :-1]).mT), context[:, 1:], reduction="none") * real[:, 1:]
+        return state, nats.sum(1) / real[:, 1:].sum(1).clamp(min=1)
+
+    def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y v"]:
+        """Logits of the target's tokens, each question asked of its own copy of the state."""
+        batch, questions = query.shape[:2]
+        joined = join(query, target, self.config.pad)
+        ids = joined.ids[:, :-1]
+        lengths = (ids != self.config.pad).sum(1)
+        hidden, _ = self.stream(self.embedding(ids), repeated(state, batch, questions), lengths)
+        asked = hidden.gather(1, joined.place[..., None].expand(-1, -1, hidden.shape[-1]))
+        return self.head(asked).unflatten(0, (batch, questions))
+
+    def loss(self, episode: Episode) -> Outcome:
+        """Read the context, answer from the state; with `context_loss`, predicting the context counts as well."""
+        state, nats = self.read_context(self.start(len(episode.context)), episode.context)
+        outcome = score(self.read(state, episode.query, episode.target), episode)
+        parts = outcome.parts | {"write": nats.mean().detach()}
+        return outcome._replace(loss=outcome.loss + self.config.context_loss * nats.mean(), parts=parts)
+
+
+def repeated(state: State, batch: int, times: int) -> State:
+    """Every row of a state `times` times over; leaves lead with a multiple of the batch (heads are rows as well)."""
+    if times == 1:
+        return state
+    return map_state(lambda x: x.unflatten(0, (batch, -1)).repeat_interleave(times, 0).flatten(0, 1), state)
