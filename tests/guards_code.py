@@ -33,7 +33,7 @@ LAYERS: dict[str, set[str]] = {
     "memories": {"core", "nn"},
     "models": {"core", "nn", "memories"},
     "evals": {"core", "tasks"},
-    "hf": {"core", "models", "checkpoint"},
+    "hf": {"core", "nn", "models", "checkpoint"},
     "training": {"core", "models", "tasks", "evals", "checkpoint"},
     "serving": {"core", "models", "hf", "checkpoint"},
     "memory_file": {"core", "checkpoint"},

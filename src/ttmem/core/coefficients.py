@@ -1,8 +1,10 @@
 """What the memory at each token of a chunk is made of: weights of what was there before, and of each token's gradient.
 
-decay      D_ik = prod_{k < m <= i} (1 - alpha_m)
-momentum   N_kj = prod_{j < m <= k} eta_m
-gradients  G = D N diag(theta),   S at the start: f_i = sum_k D_ik prod_{m <= k} eta_m,   W: b_i = prod_{m <= i} (1 - alpha_m)
+forgetting   D_ik = prod_{k < m <= i} (1 - alpha_m)
+momentum     N_kj = prod_{j < m <= k} eta_m
+gradients    G = D N diag(theta)
+W before     b_i = prod_{m <= i} (1 - alpha_m)
+S before     f_i = sum_k D_ik prod_{m <= k} eta_m
 """
 
 from typing import NamedTuple

@@ -44,7 +44,7 @@ class LongTermConfig:
         momentum: whether past surprise carries on (eta).
         forget: scalar (one alpha per layer), channel (one per input channel of a layer), none.
         conv: kernel of the causal convolution over q, k, v; 0: none.
-        lr_max: largest theta.
+        lr_max: largest theta; None: 1 / chunk_size, so that a chunk's summed gradients weigh no more than their mean.
         clip: largest norm of one token's surprise in one layer; None: any. It keeps deep memories finite.
         recompute: the backward pass computes chunks again instead of storing them.
 
@@ -62,7 +62,7 @@ class LongTermConfig:
     momentum: bool = True
     forget: str = "scalar"
     conv: int = 4
-    lr_max: float = 1.0
+    lr_max: float | None = None
     clip: float | None = 10.0
     recompute: bool = True
 
@@ -77,6 +77,11 @@ class LongTermConfig:
         for field in ("lr_max", "clip"):
             if getattr(self, field) is not None and not getattr(self, field) > 0:
                 raise ValueError(f"{field} must be > 0, got {getattr(self, field)}")
+
+    @property
+    def largest_lr(self) -> float:
+        """theta's upper end."""
+        return 1 / self.chunk_size if self.lr_max is None else self.lr_max
 
     @property
     def widths(self) -> list[int]:
@@ -116,7 +121,9 @@ class LongTermMemory(nn.Module):
             {f"w{i + 1}": torch.randn(heads, a, b) * a**-0.5 for i, (a, b) in enumerate(pairs)}
         )
         if config.norm:
-            self.norm_gain = nn.Parameter(torch.ones(heads, widths[0]))
+            # What LN would enlarge, the gain makes small again: M starts as the plain network beside its input. With a
+            # gain of 1 the inner loop is unstable at first, and gradients grow tenfold with every doubling of the text.
+            self.norm_gain = nn.Parameter(torch.full((heads, widths[0]), 2.0 ** (1 - config.depth) * widths[0] ** -0.5))
             self.norm_bias = nn.Parameter(torch.zeros(heads, widths[0]))
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.conv = CausalConv(3 * dim, config.conv) if config.conv else None
@@ -215,9 +222,11 @@ class Gates(nn.Module):
         self.linear = nn.Linear(config.dim, config.heads * sum(self.sizes))
         nn.init.normal_(self.linear.weight, std=0.02)
         with torch.no_grad():
-            # theta / lr_max .02, eta .73; alpha from .05 to .001 over the heads: memories of tens to a thousand tokens
-            spread = -torch.linspace(3.0, 7.0, config.heads)[:, None].expand(-1, sum(keep))
-            first = torch.tensor([-4.0] * self.sizes[0] + [1.0] * self.sizes[1]).expand(config.heads, -1)
+            # theta .05 of its largest and eta .73: 2 C theta / (1 - eta) = .35, so that even a chunk of one token repeated
+            # is written stably. alpha from .05 to .001 over the heads: memories of twenty to a thousand tokens.
+            alphas = [[-3.0 - 4.0 * head / max(config.heads - 1, 1)] for head in range(config.heads)]
+            spread = torch.tensor(alphas).expand(-1, sum(keep))
+            first = torch.tensor([-3.0] * self.sizes[0] + [1.0] * self.sizes[1]).expand(config.heads, -1)
             self.linear.bias.copy_(torch.cat([first, spread], dim=1).flatten())
 
     def forward(self, x: Float[Tensor, "b t d"]) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...] | None]:
@@ -226,7 +235,11 @@ class Gates(nn.Module):
         said = rearrange(self.linear(x.to(self.linear.weight.dtype)), "b t (h g) -> (b h) t g", h=heads)
         lr, momentum, *keep = wide(said).split(self.sizes, dim=-1)
         kept = tuple(log_sigmoid(-part) for part in keep)
-        return lr.sigmoid() * self.config.lr_max, log_sigmoid(momentum) if self.config.momentum else None, kept or None
+        return (
+            lr.sigmoid() * self.config.largest_lr,
+            log_sigmoid(momentum) if self.config.momentum else None,
+            kept or None,
+        )
 
 
 def log_sigmoid(x: Tensor) -> Tensor:

@@ -67,6 +67,8 @@ class MAC(nn.Module):
         self, x: Float[Tensor, "b t d"], state: MACState, lengths: Int[Tensor, "b"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], MACState]:
         """Segment by segment; token by token where rows stand at different places of their segments."""
+        if len(state.place) != len(x):
+            raise ValueError(f"state must be of a batch of {len(x)}, got one of {len(state.place)}")
         outs, done, t = [], 0, x.shape[1]
         place = common_phase(state.place, self.size)
         while done < t:

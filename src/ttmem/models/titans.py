@@ -46,14 +46,20 @@ class Block(nn.Module):
         self.feed = SwiGLU(config.dim, config.hidden_size)
         self.checkpoint = config.checkpoint
 
+    def start(self, batch: int) -> Any:
+        """What the mixer carries before the first token, never a view of its weights: sharding frees those."""
+        state = self.mixer.start(batch)
+        return map_state(torch.clone, state) if batch == 1 else state  # more rows are copies already
+
     def forward(self, x: Float[Tensor, "b t d"], state: Any, lengths: Int[Tensor, "b"] | None = None) -> Any:
-        """`(x, state)`: the layer's output and what it carries."""
+        """`(x, state)`: the layer's output and what it carries; without a state it begins with one."""
         if self.checkpoint and self.training and torch.is_grad_enabled():
             return checkpoint(self.run, x, state, lengths, use_reentrant=False, preserve_rng_state=False)
         return self.run(x, state, lengths)
 
     def run(self, x: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """The block itself."""
+        state = self.start(len(x)) if state is None else state
         x, state = self.mixer(x, state, lengths)
         return x + self.feed(self.norm(x)), state
 
@@ -79,22 +85,23 @@ class Titans(nn.Module):
         self.embedding = nn.Embedding(config.vocab, config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim)
-        self.head = nn.Linear(config.dim, config.vocab, bias=False)
+        self.head = None if config.tied else nn.Linear(config.dim, config.vocab, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        if config.tied:
-            self.head.weight = self.embedding.weight
 
     def start(self, batch: int) -> State:
         """A state that has read nothing."""
-        mixers = {name: block.mixer for name, block in self.blocks.named_children()}
-        return State({name: mixer.start(batch) for name, mixer in mixers.items()})  # type: ignore[union-attr, operator]
+        return State({name: block.start(batch) for name, block in self.blocks.named_children()})  # type: ignore[operator]
+
+    def unread(self) -> State:
+        """As `start`, but each block starts when it runs: of a sharded one there are no weights before."""
+        return State(dict.fromkeys(name for name, _ in self.blocks.named_children()))  # type: ignore[arg-type]
 
     def forward(
         self, ids: Int[Tensor, "b t"], state: State | None = None, mask: Bool[Tensor, "b t"] | None = None
     ) -> tuple[Float[Tensor, "b t v"], State]:
         """Next-token logits, and the state behind the last token; where `mask` is false there is padding."""
         hidden, state = self.hidden(self.embedding(ids), state, mask)
-        return self.head(hidden), state
+        return self.logits(hidden), state
 
     def hidden(
         self, x: Float[Tensor, "b t d"], state: State | None = None, mask: Bool[Tensor, "b t"] | None = None
@@ -110,10 +117,16 @@ class Titans(nn.Module):
         self, x: Float[Tensor, "b t d"], state: State | None = None, lengths: Int[Tensor, "b"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """`hidden` for left-aligned rows, the first `lengths` tokens of which are real."""
-        state, carried = state or self.start(len(x)), {}
+        if not x.shape[1]:
+            return self.norm(x), state or self.start(len(x))
+        state, carried = state or self.unread(), {}
         for name, block in zip(state.fast, self.blocks, strict=True):
             x, carried[name] = block(x, state.fast[name], lengths)
         return self.norm(x), State(carried, (), state.step + x.shape[1])
+
+    def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
+        """Next-token logits of hidden states."""
+        return F.linear(hidden, self.embedding.weight) if self.head is None else self.head(hidden)
 
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
         """Read a right-padded context; the log's loss is its mean nats per token."""
@@ -127,7 +140,7 @@ class Titans(nn.Module):
             return state, torch.zeros(len(context), device=context.device)
         real = context != self.config.pad
         hidden, state = self.stream(self.embedding(context), state, real.sum(1))
-        nats = F.cross_entropy(wide(self.head(hidden[:, :-1]).mT), context[:, 1:], reduction="none") * real[:, 1:]
+        nats = F.cross_entropy(wide(self.logits(hidden[:, :-1]).mT), context[:, 1:], reduction="none") * real[:, 1:]
         return state, nats.sum(1) / real[:, 1:].sum(1).clamp(min=1)
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y v"]:
@@ -138,11 +151,11 @@ class Titans(nn.Module):
         lengths = (ids != self.config.pad).sum(1)
         hidden, _ = self.stream(self.embedding(ids), repeated(state, batch, questions), lengths)
         asked = hidden.gather(1, joined.place[..., None].expand(-1, -1, hidden.shape[-1]))
-        return self.head(asked).unflatten(0, (batch, questions))
+        return self.logits(asked).unflatten(0, (batch, questions))
 
     def loss(self, episode: Episode) -> Outcome:
         """Read the context, answer from the state; with `context_loss`, predicting the context counts as well."""
-        state, nats = self.read_context(self.start(len(episode.context)), episode.context)
+        state, nats = self.read_context(self.unread(), episode.context)
         outcome = score(self.read(state, episode.query, episode.target), episode)
         parts = outcome.parts | {"write": nats.mean().detach()}
         return outcome._replace(loss=outcome.loss + self.config.context_loss * nats.mean(), parts=parts)

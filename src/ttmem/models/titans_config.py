@@ -5,9 +5,16 @@ from dataclasses import dataclass, replace
 from ..memories.long_term import LongTermConfig
 
 ARCHITECTURES = ("lmm", "mac", "mag", "mal", "swa", "full")
+_CHOICES = {"architecture": ARCHITECTURES, "gate": ("two-way", "product")}
 _LEAST = {
     "vocab": 1,
+    "dim": 1,
     "layers": 1,
+    "heads": 1,
+    "hidden": 1,
+    "memory_heads": 1,
+    "memory_depth": 1,
+    "memory_expansion": 1,
     "segment_size": 1,
     "window_size": 1,
     "persistent_tokens": 0,
@@ -61,7 +68,7 @@ class TitansConfig:
     momentum: bool = True
     forget: str = "scalar"
     conv: int = 4
-    lr_max: float = 1.0
+    lr_max: float | None = None
     clip: float | None = 10.0
     recompute: bool = True
     segment_size: int = 64
@@ -76,16 +83,21 @@ class TitansConfig:
 
     def __post_init__(self):
         for field, least in _LEAST.items():
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} must be >= {least}, got {getattr(self, field)}")
-        if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}")
-        if self.gate not in ("two-way", "product"):
-            raise ValueError(f"gate must be two-way or product, got {self.gate!r}")
+            value = getattr(self, field)
+            if value is not None and not value >= least:
+                raise ValueError(f"{field} must be >= {least}, got {value}")
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(f"{field} must be one of {', '.join(choices)}, got {getattr(self, field)!r}")
+        self._check_together()
+
+    def _check_together(self) -> None:
         if self.memory_tokens and self.architecture != "mac":
             raise ValueError(f"memory_tokens must be 0 for {self.architecture}: only mac has them")
-        if self.heads < 1 or self.dim % (2 * self.heads):
+        if self.dim % (2 * self.heads):
             raise ValueError(f"dim must be a multiple of 2 heads = {2 * self.heads}, got {self.dim}")
+        if self.memory_heads and self.dim % self.memory_heads:
+            raise ValueError(f"dim must be a multiple of memory_heads = {self.memory_heads}, got {self.dim}")
         _ = self.memory
 
     @property
@@ -120,26 +132,50 @@ _PAPER = TitansConfig(
     persistent_tokens=128,
     memory_tokens=0,
     checkpoint=True,
+    pad=0,  # <unk> of the paper's tokenizer (Llama 2), which spells what it does not know in bytes
 )
 _TINY = TitansConfig(dim=32, layers=2, heads=2, chunk_size=8, segment_size=16, window_size=16, persistent_tokens=2)
 PRESETS: dict[str, TitansConfig] = {
     "tiny": _TINY,
     "170M": replace(_PAPER, dim=768, layers=12, heads=16),
     "340M": replace(_PAPER, dim=1024, layers=24, heads=16),
-    "400M": replace(_PAPER, dim=1024, layers=28, heads=16),
+    "400M": replace(_PAPER, dim=1024, layers=24, heads=16),
     "760M": replace(_PAPER, dim=1536, layers=24, heads=16),
     "1.3B": replace(_PAPER, dim=2048, layers=18, heads=8),
 }
-"""Sizes by name (paper, table of configurations); its 400M has no shape, ours is the 340M with 28 blocks."""
+"""Shapes by name (paper, table of configurations; its 400M has none); `preset` makes an architecture of one."""
+
+_HIDDEN = {  # in the order of ARCHITECTURES
+    "170M": (3776, 2432, 2496, 2752, 4224, 4224),
+    "340M": (2240, 448, 512, 832, 2752, 2752),
+    "400M": (3008, 1216, 1344, 1664, 3584, 3584),
+    "760M": (3520, 896, 960, 1472, 4352, 4352),
+    "1.3B": (6976, 3520, 3584, 4288, 8384, 8384),
+}
 
 
 def preset(name: str, architecture: str, **changes: object) -> TitansConfig:
     """A size of the paper as one of the architectures; ValueError for a name that is none.
 
-    >>> preset("170M", "mag").dim
-    768
+    Blocks, width and heads are the paper's (400M, to which it gives no shape, has those of 340M). The width of the
+    feed-forward, which the paper does not tell, is what brings each architecture to the size in the name, so that the
+    architectures of one preset are equal in parameters, here in millions (embedding tied, vocab 32000):
+
+              blocks   dim  heads     lmm     mac     mag     mal     swa    full
+        170M      12   768     16   170.1   170.7   170.1   170.1   170.9   170.9
+        340M      24  1024     16   342.2   342.3   340.7   339.1   339.5   339.5
+        400M      24  1024     16   398.9   399.0   402.1   400.5   400.9   400.9
+        760M      24  1536     16   758.7   761.2   758.8   758.8   761.7   761.7
+        1.3B      18  2048      8  1297.1  1302.0  1299.5  1301.9  1299.5  1299.5
+
+    `changes` are fields of the config; the width of the feed-forward stays unless `hidden` is one of them.
+
+    >>> preset("170M", "mag").dim, preset("170M", "mag").hidden
+    (768, 2496)
     """
     if name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+    hidden = dict(zip(ARCHITECTURES, _HIDDEN.get(name, ()), strict=False))
     tokens = 256 if architecture == "mac" and name != "tiny" else 0
-    return replace(PRESETS[name], architecture=architecture, memory_tokens=tokens, **changes)  # type: ignore[arg-type]
+    own = {"architecture": architecture, "hidden": hidden.get(architecture), "memory_tokens": tokens}
+    return replace(PRESETS[name], **(own | changes))  # type: ignore[arg-type]

@@ -50,6 +50,8 @@ class TrainConfig:
         min_steps: no end by `target` or `patience` before this step.
         eval_every, eval_samples: how often (steps; 0: only in the end) and on how many contexts to validate.
         precision: fp32, or bf16 under autocast.
+        sharded: with several processes each keeps a part of the weights and moments (FSDP2, Titans models only),
+            not all of them; one process changes nothing. A saved state fits any number of processes.
         compile: compile the loss with torch.compile; the first step of each shape then takes a minute.
         log_every, checkpoint_every: in steps.
         tensorboard: scalars for TensorBoard in the output folder.
@@ -84,6 +86,7 @@ class TrainConfig:
     eval_every: int = 100
     eval_samples: int = 1000
     precision: str = "fp32"
+    sharded: bool = False
     compile: bool = False
     log_every: int = 10
     checkpoint_every: int = 100
@@ -110,6 +113,8 @@ class TrainConfig:
                 raise ValueError(f"{field} must be one of {', '.join(choices)}, got {getattr(self, field)!r}")
         if not 0 <= self.seed < 2**30:
             raise ValueError(f"seed must be between 0 and {2**30 - 1}, got {self.seed}")
+        if self.sharded and self.muon_lr:
+            raise ValueError(f"muon_lr must be 0 with sharded: Muon needs whole matrices, got {self.muon_lr}")
         if self.settle and self.target is None:
             raise ValueError("settle decays once target is reached: set target as well")
         if (self.settle or self.final_steps) and self.schedule in ("linear", "cosine"):

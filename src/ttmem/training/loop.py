@@ -19,6 +19,7 @@ from .experiment import Experiment
 from .optimizer import factor, make_optimizers, set_share
 from .parallel import Workers
 from .progress import HISTORY, Clock, Reporter
+from .shard import full
 from .signals import Interruption
 from .state import RunState, load_state, save_state
 
@@ -76,7 +77,7 @@ class Trainer:
         self.curriculum = experiment.curriculum
         self.tasks = [make_task(stage.task) for stage in self.curriculum.stages]
         self.workers = Workers(self.config)
-        self.model = self._model().to(self.workers.device)
+        self.model = self.whole = self.workers.place(self._model())  # `whole`: for the time of a validation
         self.optimizers = make_optimizers(self.model, self.config)
         self.state = self._state(resume)
         self.clock = Clock(self.state.seconds, self.state.step)
@@ -133,10 +134,11 @@ class Trainer:
         Raises Diverged before the weights are touched where loss or gradient are no numbers.
         """
         set_share(self.optimizers, factor(self.state.step, self.state.end, self.config))
-        with torch.autocast(self.workers.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        half, sharded = self.config.precision == "bf16", self.workers.sharded
+        with torch.autocast(self.workers.device.type, torch.bfloat16, half, cache_enabled=not sharded):
             outcome = self.network(episode)
         outcome.loss.backward()
-        norm = clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+        norm = full(clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf))
         exact = outcome.exact.float().mean()
         told = {"loss": outcome.loss, **outcome.parts, "exact": exact, "norm": norm}
         flags = {"interrupted": float(interrupted), "late": float(self.is_late())}
@@ -217,6 +219,7 @@ class Trainer:
     def validate(self) -> None:
         """Ask questions of the target's validation split; keep the weights where they are the best so far."""
         state, last = self.state, self.curriculum.is_last(self.state.standing)
+        self.whole = self.workers.whole(self.model, self.experiment.model)
         score, reset = self.workers.from_main(self._ask)
         state.final, state.asked = score, state.step
         state.stale = state.stale + 1 if last else 0
@@ -224,6 +227,7 @@ class Trainer:
             state.stale = 0 if state.best is None or score > state.best else state.stale
             state.best, state.best_step = score, state.step
             self.keep()
+        self.whole = self.model
         seconds = round(self.clock.seconds(), 3)
         self.reporter.log({"step": state.step, "seconds": seconds, "validation": score, "reset": reset})
         told = f"exact match {score:.4f} (memory reset {reset:.4f})"
@@ -240,8 +244,8 @@ class Trainer:
     def _ask(self) -> tuple[float, float]:
         task, samples = self.tasks[-1], self.config.eval_samples
         if self.measure == "nats":
-            return -nats(self.model, task, samples, VALIDATION_SEED, split="validation"), 0.0
-        report = evaluate(self.model, task, samples, VALIDATION_SEED, split="validation")
+            return -nats(self.whole, task, samples, VALIDATION_SEED, split="validation"), 0.0
+        report = evaluate(self.whole, task, samples, VALIDATION_SEED, split="validation")
         return report.exact_match, report.exact_match_reset
 
     def verdict(self) -> str:
@@ -274,13 +278,13 @@ class Trainer:
             "experiment": self.experiment.as_dict(),
             "ttmem": __version__,
         }
-        save_model(self.out / MODEL, asdict(self.experiment.model), self.model.state_dict(), meta)
+        save_model(self.out / MODEL, asdict(self.experiment.model), self.whole.state_dict(), meta)
 
     def save(self) -> None:
         """Write the state, and wait until it is written."""
         self.state.seconds = self.clock.seconds()
-        if self.workers.main:
-            save_state(self.out / STATE, self.state, self.model, self.optimizers, self.experiment)
+        path, main = self.out / STATE, self.workers.main
+        save_state(path, self.state, self.model, self.optimizers, self.experiment, main)
         self.workers.wait()
 
     def finish(self) -> Result:

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models import ModelConfig, TitansConfig
 from ..tasks import Episode
 from .config import TrainConfig
+from .shard import copy_of, shard
 
 
 class Workers:
@@ -26,6 +28,8 @@ class Workers:
         self.device: torch.device = self.accelerator.device
         self.main: bool = self.accelerator.is_main_process
         self.count: int = self.accelerator.num_processes
+        self.sharded: bool = config.sharded and self.count > 1
+        self.averaged: bool = self.count > 1 and not self.sharded
         if config.batch % self.count:
             raise ValueError(f"batch must divide by the {self.count} processes, got {config.batch}")
 
@@ -35,13 +39,24 @@ class Workers:
         first = self.accelerator.process_index * rows
         return episode[first : first + rows].to(self.device)
 
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on this process's device: all of it, or with `sharded` a part of every weight."""
+        model = model.to(self.device)
+        if self.sharded:
+            shard(model, self.device, self.count)
+        return model
+
+    def whole(self, model: nn.Module, config: ModelConfig | TitansConfig) -> nn.Module:
+        """What the main process can ask and ship: the model, or an unsharded copy that all processes help to make."""
+        return copy_of(model, config, self.main) if self.sharded else model
+
     def prepare(self, model: nn.Module, probe: Episode, tasks: int) -> nn.Module:
         """The model to call in the loop: compiled where that is asked for, its gradients averaged over processes."""
         model = Loss(model)
-        unused = self.count > 1 and has_unused(model, probe)  # before compiling, which would compile the probe's shape
+        unused = self.averaged and has_unused(model, probe)  # before compiling, which would compile the probe's shape
         if self.config.compile:
             compile_loss(model, tasks)
-        if self.count == 1:
+        if not self.averaged:
             return model
         from torch.nn.parallel import DistributedDataParallel
 

@@ -12,9 +12,18 @@ from torch.optim import Optimizer
 from ..checkpoint import fill, read_file, write_file
 from .curriculum import Standing
 from .experiment import Experiment, differences
+from .shard import gathered, like
 
 FORMAT = "ttmem-training"
-FREE = ("train.steps", "train.log_every", "train.checkpoint_every", "train.tensorboard", "expected", "name")
+FREE = (
+    "train.steps",
+    "train.sharded",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.tensorboard",
+    "expected",
+    "name",
+)
 """Fields that a resumed run may change."""
 
 
@@ -49,12 +58,21 @@ class RunState:
 
 
 def save_state(
-    path: Path, state: RunState, model: nn.Module, optimizers: Sequence[Optimizer], experiment: Experiment
-) -> Path:
-    """Write everything that the next step depends on, whole or not at all."""
+    path: Path,
+    state: RunState,
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    experiment: Experiment,
+    main: bool = True,
+) -> None:
+    """Write everything that the next step depends on, whole or not at all, in the main process.
+
+    A sharded model is put together first, so all processes must call; the file is the same as of an unsharded one.
+    """
     weights = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    said = {"state": asdict(state), "experiment": experiment.as_dict()}
-    return write_file(path, weights | moments(model, optimizers), FORMAT, said)
+    tensors = gathered(weights | moments(model, optimizers), main)
+    if main:
+        write_file(path, tensors, FORMAT, {"state": asdict(state), "experiment": experiment.as_dict()})
 
 
 def load_state(path: Path, model: nn.Module, optimizers: Sequence[Optimizer], experiment: Experiment) -> RunState:
@@ -64,7 +82,9 @@ def load_state(path: Path, model: nn.Module, optimizers: Sequence[Optimizer], ex
     """
     tensors, said = read_file(path, FORMAT)
     check_same(path, said["experiment"], experiment.as_dict())
-    fill(model, {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}, path)
+    weights = {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
+    own = model.state_dict()
+    fill(model, {n: like(own.get(n, t), t) for n, t in weights.items()}, path)
     set_moments(model, optimizers, tensors)
     state = RunState(**{**said["state"], "standing": Standing.from_dict(said["state"]["standing"])})
     return more_budget(state, said["experiment"]["train"]["steps"], experiment.train.steps)
@@ -113,4 +133,4 @@ def set_moments(model: nn.Module, optimizers: Sequence[Optimizer], tensors: Mapp
         if path.startswith("optimizer/"):
             _, name, kind = path.split("/")
             device = weights[name].device if tensor.ndim else torch.device("cpu")
-            homes[weights[name]].state[weights[name]][kind] = tensor.to(device)
+            homes[weights[name]].state[weights[name]][kind] = like(weights[name], tensor.to(device))

@@ -1,0 +1,107 @@
+"""What all Titans studies share: train variants seed by seed, keep a row each, draw the picture.
+
+A study is a table of variants (a TitansConfig each), one task, one outer loop, and a measure of the trained model. Rows
+go to NAME.json beside the study, the picture to NAME.png. A run that was stopped goes on; a finished one is not done
+again, and a row whose recipe has changed is dropped.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ttmem.models import TitansConfig
+from ttmem.training import Experiment, TrainConfig, train
+from ttmem.zoo import load
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question asked of several models."""
+
+    name: str
+    task: str
+    variants: dict[str, TitansConfig]
+    train: TrainConfig
+    measure: Callable[[Any], dict]
+    draw: Callable[[list[dict], Path], None]
+
+    def experiment(self, variant: str, seed: int) -> Experiment:
+        """One run."""
+        return Experiment(
+            f"{self.name}-{variant}", self.task, self.variants[variant], train=replace(self.train, seed=seed)
+        )
+
+    def run(self, variant: str, seed: int, runs: Path) -> None:
+        """Train and measure, unless that is done."""
+        out, experiment = runs / f"{self.name}-{variant}-{seed}", self.experiment(variant, seed)
+        if (out / "row.json").is_file():
+            return
+        result = train(experiment, out)
+        if result.stopped == "interrupted":
+            raise SystemExit(f"{out} was interrupted at step {result.steps}; the same command goes on there")
+        loaded = load(out / "model.safetensors")
+        row = {
+            "variant": variant,
+            "seed": seed,
+            "recipe": recipe(experiment),
+            "parameters": sum(p.numel() for p in loaded.model.parameters()),
+            "steps": result.steps,
+            "train_minutes": round(result.seconds / 60, 2),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        (out / "row.json").write_text(json.dumps(row | self.measure(loaded.model), indent=1) + "\n")
+
+    def collect(self, runs: Path) -> list[dict]:
+        """All rows of today's recipes, those of `runs` before those known."""
+        path = HERE / f"{self.name}.json"
+        known = json.loads(path.read_text()) if path.is_file() else []
+        here = [json.loads(found.read_text()) for found in sorted(runs.glob(f"{self.name}-*/row.json"))]
+        rows = {(row["variant"], row["seed"]): row for row in [*known, *here] if row["variant"] in self.variants}
+        kept = [row for (v, s), row in sorted(rows.items()) if row["recipe"] == recipe(self.experiment(v, s))]
+        path.write_text(json.dumps(kept, indent=1) + "\n")
+        return kept
+
+
+def recipe(experiment: Experiment) -> str:
+    """A digest of everything in an experiment that can change its numbers but the seed; what is at its default is left
+    out, so that a new field with a default changes no digest."""
+    said = {"task": experiment.task, "model": changed(experiment.model)}
+    said["train"] = changed(replace(experiment.train, seed=0))
+    said["stages"] = [changed(stage) for stage in experiment.stages]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def changed(config: Any) -> dict[str, Any]:
+    """The fields of a config that differ from their defaults."""
+    found = {
+        each.name: getattr(config, each.name) for each in fields(config) if getattr(config, each.name) != each.default
+    }
+    return {name: asdict(value) if is_dataclass(value) else value for name, value in found.items()}
+
+
+def main(studies: dict[str, Study]) -> None:
+    """The command line of a study file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--study", choices=list(studies), default=next(iter(studies)))
+    parser.add_argument("--variants", nargs="*", default=None, help="default: all")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--table", action="store_true", help="train nothing; collect and draw")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    study = studies[asked.study]
+    for seed in [] if asked.table else asked.seeds:
+        for variant in asked.variants or study.variants:
+            study.run(variant, seed, asked.runs)
+    rows = study.collect(asked.runs)
+    if rows:
+        study.draw(rows, HERE / f"{study.name}.png")

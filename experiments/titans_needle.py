@@ -1,0 +1,80 @@
+"""A needle in a haystack: trained at one length, tested up to 16 times longer.
+
+    python experiments/titans_needle.py --study passkey --seeds 0 1 2
+    TTMEM_DATA=DATA python experiments/titans_needle.py --study number      # haystack of essays; DATA holds niah/
+    python experiments/titans_needle.py --study passkey --table
+
+RULER's S-NIAH, byte by byte: the haystack is read once, then gone; the number is asked of the state alone. All four
+models, the plain window (which cannot know), and a TTT-like memory (no momentum, no forgetting). Exact match of all
+digits on the test split, with 95 % intervals over needles and seeds, and with the memory reset.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import titans
+
+from ttmem.evals import evaluate, wilson
+from ttmem.models import TitansConfig
+from ttmem.tasks import make_task
+from ttmem.training import TrainConfig
+
+LENGTH, TIMES, SAMPLES = 128, (1, 2, 4, 8, 16), 500
+BASE = TitansConfig(
+    architecture="lmm", dim=64, layers=2, heads=2, chunk_size=16, segment_size=32, window_size=32, recompute=False
+)
+TRAIN = TrainConfig(steps=1500, batch=16, lr=3e-3, warmup=100, eval_every=250, eval_samples=200, decay=0.3)
+VARIANTS = {name: replace(BASE, architecture=name) for name in ("lmm", "mac", "mag", "mal", "swa")}
+VARIANTS["ttt"] = replace(BASE, momentum=False, forget="none")
+
+
+def task(kind: str, times: int = 1) -> str:
+    """The task's name at a multiple of the training length."""
+    return f"needle:{kind}:{LENGTH * times}" + (":d4" if kind == "passkey" else "")
+
+
+def measure(kind: str) -> Any:
+    """Exact match at every length."""
+
+    def ask(model: Any) -> dict:
+        found = {}
+        for times in TIMES:
+            report = evaluate(model, make_task(task(kind, times)), samples=SAMPLES, seed=1)
+            found[str(times)] = {"exact_match": report.exact_match, "reset": report.exact_match_reset}
+        return {"lengths": found, "samples": SAMPLES, "state_bytes": report.memory_bytes}
+
+    return ask
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Exact match against length, one line a variant."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = [row for row in rows if row["variant"] == variant]
+        right = [sum(round(row["lengths"][str(t)]["exact_match"] * row["samples"]) for row in own) for t in TIMES]
+        asked = sum(row["samples"] for row in own)
+        mean, bounds = [r / asked for r in right], [wilson(r, asked) for r in right]
+        errors = [[m - low for m, (low, _) in zip(mean, bounds, strict=True)]]
+        errors.append([high - m for m, (_, high) in zip(mean, bounds, strict=True)])
+        axes.errorbar([LENGTH * t for t in TIMES], mean, errors, marker="o", capsize=2, label=f"{variant} ({len(own)})")
+    axes.set(xscale="log", xlabel="haystack, bytes", ylabel="exact match, test", ylim=(-0.03, 1.03))
+    axes.set_xticks([LENGTH * t for t in TIMES], [str(LENGTH * t) for t in TIMES])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, title="model (seeds)")
+    figure.savefig(path, dpi=150)
+
+
+STUDIES = {
+    kind: titans.Study(f"titans_needle_{kind}", task(kind), VARIANTS, TRAIN, measure(kind), draw)
+    for kind in ("passkey", "number", "word")
+}
+
+if __name__ == "__main__":
+    titans.main(STUDIES)
