@@ -5,7 +5,7 @@ A memory of depth L is a dict `w1 .. wL` of matrices `(n, d_in, d_out)`, one cop
     M(x) = h_L,  h_l = a_{l-1} w_l,  a_0 = x,  a_l = gelu(h_l)       with a norm: M(x) = x + LN(h_L) * gain + bias
 
 The gradient of one token is rank one in each layer, `a^T delta`, so only `a` and `delta` are ever made; autograd, which
-cannot know that, would make the matrices. The hand-written gradient is itself differentiable, once.
+cannot know that, would make the matrices. The hand-written gradient is itself differentiable.
 """
 
 from typing import NamedTuple
@@ -45,12 +45,11 @@ class _ThroughGelu(torch.autograd.Function):
         return torch.ops.aten.gelu_backward(grad, h)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, outer: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
         grad, h = ctx.saved_tensors
         square = h * h
-        bend = torch.exp(square * -0.5).mul_((2 - square).mul_((2 * torch.pi) ** -0.5))  # gelu''
-        return torch.ops.aten.gelu_backward(outer, h), bend.mul_(grad).mul_(outer)
+        bend = torch.exp(square * -0.5) * ((2 - square) * (2 * torch.pi) ** -0.5)  # gelu''
+        return through_activation(outer, h), bend * grad * outer
 
 
 def finish(h: Float[Tensor, "n t d"], x: Float[Tensor, "n t d"], norm: Norm | None) -> Float[Tensor, "n t d"]:

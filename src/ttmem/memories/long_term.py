@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
 from ..core.network import Norm, read
-from ..core.state import Tree
+from ..core.state import Tree, map_state
 from ..nn.layers import CausalConv, RMSNorm
 from ..nn.ragged import alignment, latest, pack, unpack
 from .base import wide
@@ -91,10 +91,12 @@ class LongTermConfig:
 
 
 class LongTermState(NamedTuple):
-    """What a LongTermMemory carries: its memory, one row per sample and head, and the tokens the conv still sees."""
+    """What a LongTermMemory carries: its memory, one row per sample and head, the tokens the conv still sees, and the
+    chunk size it was written with."""
 
     memory: ChunkState
     conv: Float[Tensor, "b p c"]
+    chunk_size: int
 
 
 class LongTermMemory(nn.Module):
@@ -138,7 +140,7 @@ class LongTermMemory(nn.Module):
         velocity = {name: torch.zeros_like(w) for name, w in fast.items()} if self.config.momentum else {}
         count = torch.zeros(batch * self.config.heads, dtype=torch.long, device=self.qkv.weight.device)
         tail = self.qkv.weight.new_zeros(batch, max(self.config.conv - 1, 0), 3 * self.config.dim)
-        return LongTermState(ChunkState(fast, velocity, fast, count), tail)
+        return LongTermState(ChunkState(fast, velocity, fast, count), tail, self.config.chunk_size)
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: LongTermState | None = None, mask: Bool[Tensor, "b t"] | None = None
@@ -163,7 +165,7 @@ class LongTermMemory(nn.Module):
         self, x: Float[Tensor, "b t d"], state: LongTermState | None = None, lengths: Int[Tensor, "b"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], LongTermState]:
         """`forward` for left-aligned rows, the first `lengths` tokens of which are real."""
-        fresh, state = state is None, self.start(len(x)) if state is None else state
+        fresh, state = state is None, self.start(len(x)) if state is None else map_state(usable, state)
         self._check(x, state)
         qkv = self.qkv(x).to(state.conv.dtype)
         tail = latest(state.conv, qkv, lengths)
@@ -174,7 +176,7 @@ class LongTermMemory(nn.Module):
             rows = Rows(q, k, v, *self.gates(x))
             each = None if lengths is None else lengths.repeat_interleave(self.config.heads)
             y, memory = chunkwise(state.memory, rows, self.form(len(x)), each, phase=0 if fresh else None)
-        return self.finish(y, x), LongTermState(memory, tail)
+        return self.finish(y, x), LongTermState(memory, tail, self.config.chunk_size)
 
     def recall(self, fast: Tree, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """Read with `x` from fixed weights, writing nothing; the queries see no conv (MAC's `M*(q)`)."""
@@ -205,10 +207,14 @@ class LongTermMemory(nn.Module):
     def _check(self, x: Tensor, state: LongTermState) -> None:
         if x.shape[1] < 1 or x.shape[2] != self.config.dim:
             raise ValueError(f"x must be (batch, time >= 1, {self.config.dim}), got {tuple(x.shape)}")
-        found = {name: tuple(w.shape) for name, w in state.memory.fast.items()}
-        own = {name: (len(x) * len(w), *w.shape[1:]) for name, w in self.init.items()}
+        found = [(name, tuple(w.shape)) for name, w in state.memory.fast.items()]
+        own = [(name, (len(x) * len(w), *w.shape[1:])) for name, w in self.init.items()]
         if found != own:
             raise ValueError(f"state must be of this memory and a batch of {len(x)}: it has {found}, not {own}")
+        if state.chunk_size != self.config.chunk_size:
+            raise ValueError(f"state must be of chunk_size {self.config.chunk_size}, it has {state.chunk_size}")
+        if bool(state.memory.velocity) != self.config.momentum:
+            raise ValueError(f"state must be of a memory with momentum={self.config.momentum}, it is of another")
 
 
 class Gates(nn.Module):
@@ -222,9 +228,10 @@ class Gates(nn.Module):
         self.linear = nn.Linear(config.dim, config.heads * sum(self.sizes))
         nn.init.normal_(self.linear.weight, std=0.02)
         with torch.no_grad():
-            # theta .05 of its largest and eta .73: 2 C theta / (1 - eta) = .35, so that even a chunk of one token repeated
-            # is written stably. alpha from .05 to .001 over the heads: memories of twenty to a thousand tokens.
-            alphas = [[-3.0 - 4.0 * head / max(config.heads - 1, 1)] for head in range(config.heads)]
+            # theta .05 of its largest and eta .73: 2 C theta / (1 - eta) = .35, so that even a chunk of one token
+            # repeated is written stably. alpha from .007 to .001 over the heads: memories of 150 to 1,000 tokens;
+            # faster ones forget a deep memory down to zero, where it has no gradient left to come back by.
+            alphas = [[-5.0 - 2.0 * head / max(config.heads - 1, 1)] for head in range(config.heads)]
             spread = torch.tensor(alphas).expand(-1, sum(keep))
             first = torch.tensor([-3.0] * self.sizes[0] + [1.0] * self.sizes[1]).expand(config.heads, -1)
             self.linear.bias.copy_(torch.cat([first, spread], dim=1).flatten())
@@ -240,6 +247,11 @@ class Gates(nn.Module):
             log_sigmoid(momentum) if self.config.momentum else None,
             kept or None,
         )
+
+
+def usable(x: Tensor) -> Tensor:
+    """Outside inference mode a copy of what was written in it, which autograd would refuse."""
+    return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
