@@ -203,8 +203,13 @@ def test_the_compiled_titans_row_keeps_its_laws(titans):
 
 def test_another_recurrence_is_refused_a_speed(titans, row, one, monkeypatch):
     row.check_recurrence(2)
-    scores = row.engine.scores
-    monkeypatch.setattr(row.engine, "scores", lambda *given: scores(*given) * (1 + 1e-8))
+    right = row.engine.chunkwise
+
+    def wrong(*given, **options):
+        y, state = right(*given, **options)
+        return y * (1 + 1e-8), state
+
+    monkeypatch.setattr(row.engine, "chunkwise", wrong)
     with pytest.raises(one.LawBroken, match="chunkwise is .* off tokenwise at depth 2"):
         row.measure("chunks", titans.TINY, titans.QUICK)
 

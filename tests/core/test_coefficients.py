@@ -58,7 +58,7 @@ def test_all_chunks_at_once_are_each_chunk_alone():
     lr, momentum, keep = torch.rand(2, 3, T), -torch.rand(2, 3, T), -torch.rand(2, 3, T, CHANNELS)
     found = coefficients(lr, momentum, keep)
     for i in range(3):
-        assert_close(tuple(found.chunk(i)), tuple(coefficients(lr[:, i], momentum[:, i], keep[:, i])))
+        assert_close(tuple(found.chunks()[i]), tuple(coefficients(lr[:, i], momentum[:, i], keep[:, i])))
 
 
 def test_products_of_gates_have_exact_gradients():

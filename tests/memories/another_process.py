@@ -51,7 +51,7 @@ def cases() -> Iterator[tuple[str, Callable[[], tuple], tuple]]:
     case = Case(2, clip=0.8)
     state, rows, form = started(case), drawn(case, 5), form_of(case, 5)
     first = sources(state, rows, form)[:-1]
-    yield "chunk", lambda: write_chunk(state, rows, [each.chunk(0) for each in chunk_weights(rows, 1)], form), first
+    yield "chunk", lambda: write_chunk(state, rows, [each.chunks()[0] for each in chunk_weights(rows, 1)], form), first
     memory, x = memory_of("linear"), text(1, CHUNK + 2)
     yield "layer", lambda: memory(x), tuple(memory.parameters())
 

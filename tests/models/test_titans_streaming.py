@@ -127,7 +127,7 @@ def assert_causal(made, cuts):
 
 
 @every
-@pytest.mark.parametrize("pieces", [[T], [9, 14], [1, 3, 8, 11]], ids=str)
+@pytest.mark.parametrize("pieces", [[T], [1, 3, 8, 11]], ids=str)
 def test_the_future_does_not_leak(kind, pieces):
     assert_causal(model(kind), pieces)
 

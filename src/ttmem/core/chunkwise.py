@@ -15,6 +15,7 @@ is what a layer says of its input z_i, with b, f, G from `coefficients`. Only th
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .coefficients import Coefficients, coefficients
+from .layer import Layer, layer_chunk
 from .network import Norm, activation, finish, read, surprises
 from .state import Tree
 
@@ -58,10 +60,17 @@ class Rows(NamedTuple):
 
     def span(self, start: int, end: int) -> "Rows":
         """The tokens from `start` up to `end`."""
-        keep = None if self.keep is None else tuple(part[:, start:end] for part in self.keep)
-        q, k, v, lr = (part[:, start:end] for part in self[:4])
-        momentum, heard = (None if x is None else x[:, start:end] for x in (self.momentum, self.heard))
-        return Rows(q, k, v, lr, momentum, keep, heard)
+        return self.split([start, end - start, self.q.shape[1] - end])[1]
+
+    def split(self, sizes: list[int]) -> "list[Rows]":
+        """Pieces of so many tokens each; together they have one backward, where slices would have one each."""
+
+        def cut(x: Any) -> Any:
+            return [None] * len(sizes) if x is None else x.split(sizes, dim=1)
+
+        keep = cut(None) if self.keep is None else list(zip(*map(cut, self.keep), strict=True))
+        parts = [cut(x) for x in (self.q, self.k, self.v, self.lr, self.momentum)]
+        return [Rows(*part) for part in zip(*parts, keep, cut(self.heard), strict=True)]
 
 
 class Form(NamedTuple):
@@ -103,9 +112,9 @@ def chunkwise(
     count = state.seen + (t if lengths is None else lengths)
     rows = rows if lengths is None else silent(rows, lengths)
     walk = _recomputed if form.recompute and torch.is_grad_enabled() else _walk
-    outs = []
-    for span in spans(t, phase, form):
-        y, state = walk(state, rows.span(span.start, span.start + span.chunks * span.size), span, form, lengths)
+    outs, found = [], spans(t, phase, form)
+    for span, part in zip(found, rows.split([span.chunks * span.size for span in found]), strict=True):
+        y, state = walk(state, part, span, form, lengths)
         outs.append(y)
     return torch.cat(outs, dim=1), state._replace(seen=count)
 
@@ -149,12 +158,12 @@ def _walk(
     state: ChunkState, rows: Rows, span: Span, form: Form, lengths: Int[Tensor, "n"] | None
 ) -> tuple[Tensor, ChunkState]:
     """Chunks of equal size, one after another; the coefficients of all of them in one call per layer."""
-    weights, outs = chunk_weights(rows, span.chunks), []
-    for i in range(span.chunks):
-        start = i * span.size
+    outs = []
+    weights = zip(*(weight.chunks() for weight in chunk_weights(rows, span.chunks)), strict=True)
+    for i, (part, own) in enumerate(zip(rows.split([span.size] * span.chunks), weights, strict=True)):
         if not span.begun:
-            state = anchored(state, None if lengths is None else lengths > span.start + start)
-        y, state = write_chunk(state, rows.span(start, start + span.size), [each.chunk(i) for each in weights], form)
+            state = anchored(state, None if lengths is None else lengths > span.start + i * span.size)
+        y, state = write_chunk(state, part, own, form)
         outs.append(y)
     return torch.cat(outs, dim=1), state
 
@@ -180,7 +189,7 @@ def anchored(state: ChunkState, active: Bool[Tensor, "n"] | None) -> ChunkState:
 
 
 def write_chunk(
-    state: ChunkState, rows: Rows, weights: list[Coefficients], form: Form
+    state: ChunkState, rows: Rows, weights: Sequence[Coefficients], form: Form
 ) -> tuple[Float[Tensor, "n t d"], ChunkState]:
     """The tokens of one chunk, or of a part of it: what each of them reads, and the memory behind the last."""
     written = surprises(state.anchor, rows.k, rows.v, form.norm, form.clip)
@@ -194,42 +203,6 @@ def write_chunk(
     return finish(z, rows.q, form.norm), state._replace(fast=fast, velocity=velocity)
 
 
-class Layer(NamedTuple):
-    """One layer of the memory at the start of a chunk, and the gradients of the chunk's tokens."""
-
-    fast: Float[Tensor, "n e o"]
-    velocity: Float[Tensor, "n e o"] | None
-    a: Float[Tensor, "n t e"]
-    delta: Float[Tensor, "n t o"]
-
-
-def layer_chunk(
-    layer: Layer, weight: Coefficients, z: Float[Tensor, "n t e"]
-) -> tuple[Float[Tensor, "n t o"], Tensor, Tensor | None]:
-    """What a layer says of its inputs, and its W and S at the chunk's end."""
-    a, delta = layer.a, layer.delta
-    said = (weight.first * z) @ layer.fast - scores(weight.mix, z, a) @ delta
-    fast = (
-        weight.first[:, -1, :, None] * layer.fast - (a * weight.mix[:, :, -1].transpose(1, 2)).transpose(1, 2) @ delta
-    )
-    if layer.velocity is None or weight.past is None:
-        return said, fast, None
-    assert weight.carry is not None and weight.tail is not None
-    said = said + (weight.past * z) @ layer.velocity
-    fast = fast + weight.past[:, -1, :, None] * layer.velocity
-    velocity = weight.carry * layer.velocity - (a * weight.tail).transpose(1, 2) @ delta
-    return said, fast, velocity
-
-
-def scores(
-    mix: Float[Tensor, "n _ t t"], z: Float[Tensor, "n t e"], a: Float[Tensor, "n t e"]
-) -> Float[Tensor, "n t t"]:
-    """`G_ij (a_j . z_i)`, with a G of its own for each channel where these forget apart."""
-    if mix.shape[1] == 1:
-        return mix[:, 0] * (z @ a.transpose(1, 2))
-    return torch.einsum("neij,nie,nje->nij", mix, z, a)
-
-
 def tokenwise(
     state: ChunkState, rows: Rows, form: Form, lengths: Int[Tensor, "n"] | None = None
 ) -> tuple[Float[Tensor, "n t d"], ChunkState]:
@@ -238,12 +211,12 @@ def tokenwise(
     Rows may stand at different places of their chunks.
     """
     rows, outs = rows if lengths is None else silent(rows, lengths), []
-    for t in range(rows.q.shape[1]):
+    for t, token in enumerate(rows.split([1] * rows.q.shape[1])):
         there = torch.ones_like(state.seen) if lengths is None else (lengths > t).long()
         state = anchored(state, (state.seen % form.chunk == 0) & (there > 0))
-        state = write_token(state, rows.span(t, t + 1), form)
+        state = write_token(state, token, form)
         state = state._replace(seen=state.seen + there)
-        outs.append(read(state.fast, rows.q[:, t : t + 1], form.norm))
+        outs.append(read(state.fast, token.q, form.norm))
     return torch.cat(outs, dim=1), state
 
 

@@ -7,7 +7,7 @@ W before     b_i = prod_{m <= i} (1 - alpha_m)
 S before     f_i = sum_k D_ik prod_{m <= k} eta_m
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -26,10 +26,11 @@ class Coefficients(NamedTuple):
     carry: Float[Tensor, "*c 1 1"] | None
     tail: Float[Tensor, "*c t 1"] | None
 
-    def chunk(self, i: int) -> "Coefficients":
-        """Those of chunk `i`."""
-        first, past, mix, carry, tail = (None if part is None else part[:, i] for part in self)
-        return Coefficients(first, past, mix, carry, tail)  # type: ignore[arg-type]
+    def chunks(self) -> "list[Coefficients]":
+        """Those of each chunk; the chunks are the second axis."""
+        count = self.mix.shape[1]
+        parts = [[None] * count if part is None else part.unbind(1) for part in self]
+        return [Coefficients(*part) for part in zip(*parts, strict=True)]
 
 
 def span_products(logs: Float[Tensor, "*c t"]) -> Float[Tensor, "*c t t"]:
@@ -38,9 +39,33 @@ def span_products(logs: Float[Tensor, "*c t"]) -> Float[Tensor, "*c t t"]:
     >>> span_products(torch.tensor([0.5, 0.5, 0.5]).log()).tolist()
     [[1.0, 0.0, 0.0], [0.5, 1.0, 0.0], [0.25, 0.5, 1.0]]
     """
-    total, t = logs.cumsum(-1), logs.shape[-1]
-    above = torch.ones(t, t, dtype=torch.bool, device=logs.device).triu(1)
-    return (total[..., :, None] - total[..., None, :]).masked_fill(above, -torch.inf).exp()
+    return SpanProducts.apply(logs)
+
+
+class SpanProducts(torch.autograd.Function):
+    """`span_products`; its gradient in one product, two sums and a running sum from the end."""
+
+    @staticmethod
+    def forward(ctx: Any, logs: Tensor) -> Tensor:
+        """Sums of logs between any two tokens, and their exponents; infinities above the diagonal are dropped."""
+        total = logs.cumsum(-1)
+        products = (total[..., :, None] - total[..., None, :]).exp_().tril_()
+        ctx.save_for_backward(products)
+        return products
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> Tensor:
+        """A log counts in every product whose span holds it."""
+        first_order_only()
+        (products,) = ctx.saved_tensors
+        flow = outer * products
+        return (flow.sum(-1) - flow.sum(-2)).flip(-1).cumsum(-1).flip(-1)
+
+
+def first_order_only() -> None:
+    """Raise RuntimeError where a backward pass is itself to be differentiated: it is written for numbers."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("the chunk-wise form has first derivatives only; for second ones take core.tokenwise")
 
 
 def coefficients(
@@ -59,8 +84,9 @@ def coefficients(
     if momentum is None:
         return Coefficients(first, None, decay * lr[..., None, None, :], None, None)
     decay = decay if heard is None else decay * heard[..., None, None, :]
-    carried = span_products(momentum) * lr[..., None, :]
-    left = momentum.cumsum(-1).exp()
-    past = decay @ left[..., None, :, None]
-    mix = decay @ carried.unsqueeze(-3)
-    return Coefficients(first, past[..., 0].transpose(-1, -2), mix, left[..., -1:, None], carried[..., -1, :, None])
+    total = momentum.cumsum(-1)
+    left = total.exp()
+    past = (decay @ left[..., None, :, None])[..., 0].transpose(-1, -2)
+    mix = (decay @ span_products(momentum).unsqueeze(-3)) * lr[..., None, None, :]
+    tail = (total[..., -1:] - total).exp() * lr
+    return Coefficients(first, past, mix, left[..., -1:, None], tail[..., None])

@@ -74,16 +74,19 @@ def surprises(
 
     With `clip` each token's gradient in each layer has at most that norm, which for rank one is |a| |delta|.
     """
-    weights = list(fast.values())
-    inputs, sums = [k], [k @ weights[0]]
-    for weight in weights[1:]:
-        inputs.append(activation(sums[-1]))
+    *weights, last = fast.values()
+    inputs, sums = [k], []
+    for weight in weights:
         sums.append(inputs[-1] @ weight)
-    delta = error_of(sums[-1], k, v, norm)
+        inputs.append(activation(sums[-1]))
+    if norm is None:
+        delta = torch.baddbmm(v, inputs[-1], last, beta=-2, alpha=2)
+    else:
+        delta = error_of(inputs[-1] @ last, k, v, norm)
     found = [(inputs[-1], delta)]
-    for layer in range(len(weights) - 1, 0, -1):
-        delta = through_activation(delta @ weights[layer].transpose(1, 2), sums[layer - 1])
-        found.append((inputs[layer - 1], delta))
+    for h, weight, a in zip(sums[::-1], [last, *weights[:0:-1]], inputs[-2::-1], strict=False):
+        delta = through_activation(delta @ weight.transpose(1, 2), h)
+        found.append((a, delta))
     return [(a, delta if clip is None else limited(a, delta, clip)) for a, delta in reversed(found)]
 
 
