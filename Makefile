@@ -50,6 +50,7 @@ fix: $(STAMP)  ## mend format and lint
 bench: $(STAMP)  ## speed and memory of the training step; refuses to print a number unless the laws pass
 	$(PYTEST) -n 2 -q $(LAWS)
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/titans.py
 
 docs: $(STAMP)  ## examples, links and the README's commands
 	$(PYTEST) -q tests/test_docs.py src/ttmem

@@ -9,13 +9,13 @@ Reports go to runs/CELL-SEED/report.json and are collected in experiments/result
 """
 
 import argparse
-import hashlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from titans import recipe
 
 from ttmem.checkpoint import load_model, replace_file, save_model
 from ttmem.evals import evaluate
@@ -54,13 +54,6 @@ def run_cell(name: str, seed: int, runs: Path) -> None:
 def experiment_of(name: str) -> Experiment:
     """The experiment of a cell."""
     return load_experiment(HERE / f"{name.replace('-', '_')}.py")
-
-
-def recipe(experiment: Experiment) -> str:
-    """A digest of everything in an experiment that can change its numbers, but the seed."""
-    said = experiment.as_dict()
-    said = {part: said[part] for part in ("task", "model", "stages")} | {"train": said["train"] | {"seed": 0}}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def tested(out: Path, result: Result) -> dict:
