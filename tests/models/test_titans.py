@@ -231,7 +231,6 @@ def test_computing_blocks_and_chunks_again_changes_no_gradient_and_keeps_less(ki
     assert (kept[1] < kept[0]) == (kind not in ("swa", "full"))
 
 
-@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # a norm's slow path, not its result
 @every
 def test_under_bf16_autocast_outputs_are_bf16_finite_and_near(kind):
     made, ids = build(config(kind), seed=0), text(4, 40)
