@@ -43,6 +43,8 @@ class Study:
         """Train and measure, unless that is done."""
         out, experiment = runs / f"{self.name}-{variant}-{seed}", self.experiment(variant, seed)
         if (out / "row.json").is_file():
+            if json.loads((out / "row.json").read_text())["recipe"] != recipe(experiment):
+                raise SystemExit(f"{out} holds a run of another recipe: move it away, or give --runs another folder")
             return
         result = train(experiment, out)
         if result.stopped == "interrupted":
@@ -65,8 +67,9 @@ class Study:
         path = HERE / f"{self.name}.json"
         known = json.loads(path.read_text()) if path.is_file() else []
         here = [json.loads(found.read_text()) for found in sorted(runs.glob(f"{self.name}-*/row.json"))]
-        rows = {(row["variant"], row["seed"]): row for row in [*known, *here] if row["variant"] in self.variants}
-        kept = [row for (v, s), row in sorted(rows.items()) if row["recipe"] == recipe(self.experiment(v, s))]
+        found = [row for row in [*known, *here] if row["variant"] in self.variants]
+        found = [row for row in found if row["recipe"] == recipe(self.experiment(row["variant"], row["seed"]))]
+        kept = [row for _, row in sorted({(row["variant"], row["seed"]): row for row in found}.items())]
         path.write_text(json.dumps(kept, indent=1) + "\n")
         return kept
 

@@ -259,3 +259,42 @@ def test_the_peer_at_the_same_function_is_the_recurrence(titans, one, monkeypatc
     monkeypatch.setattr(peer, "as_ours", lambda memory, x, chunk: ours(memory, x, chunk + 1))
     with pytest.raises(one.LawBroken, match="the peer's outputs are"):
         peer.check_peer(titans.TINY)
+
+
+@pytest.fixture
+def whole(titans):
+    """The rows of whole models."""
+    return importlib.import_module("titans_model_row")
+
+
+def test_the_quick_run_of_whole_models_shows_a_state_that_stays_and_a_cache_that_grows(tmp_path):
+    pytest.importorskip("transformers")
+    out = tmp_path / "out.json"
+    asked = ["--quick", "--architectures", "lmm", "--contexts", "16", "32", "--json", str(out)]
+    subprocess.run([sys.executable, str(FOLDER / "titans_model.py"), *asked], capture_output=True, check=True)
+    rows = json.loads(out.read_text())["rows"]
+    assert [each["name"] for each in rows] == ["lmm", "llama", "lmm", "lmm", "llama", "llama"]
+    assert all(each["rate"] > 0 for each in rows) and all(each["error"] < 1e-4 for each in rows[2:])
+    assert rows[1]["parameters"] == pytest.approx(rows[0]["parameters"], rel=0.03) and rows[0]["peak_bytes"] > 0
+    assert rows[2]["state_bytes"] == rows[3]["state_bytes"] and 2 * rows[4]["state_bytes"] == rows[5]["state_bytes"]
+
+
+@pytest.mark.parametrize("kind, said", [("training", "difference quotient"), ("decoding", "off one pass")])
+def test_a_model_that_breaks_a_law_is_refused_a_speed(titans, whole, one, monkeypatch, kind, said):
+    cell = whole.Cell(name="mac", preset="tiny", tokens=16, contexts=(8,))
+    next(whole.measure(kind, cell, titans.QUICK))
+    cut = lambda self, ids, state=None: self.model.hidden(self.model.embedding(ids).detach(), None)  # noqa: E731
+    monkeypatch.setattr(whole.Ours, "hidden", cut)
+    with pytest.raises(one.LawBroken, match=said):
+        next(whole.measure(kind, cell, titans.QUICK))
+
+
+@pytest.mark.parametrize("most, said", [({"fill_seconds": 0.0}, "s to fill"), ({}, "GB, more than 1e-06")])
+def test_a_cache_that_is_too_much_to_fill_is_left_out_in_words(whole, monkeypatch, most, said):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(whole.Llama, "largest_state", 1e9 if most else 1e3)
+    cell = whole.Cell(name="llama", preset="tiny", contexts=(8, 32), **most)
+    llama = whole.Llama(cell.config())
+    llama.model.eval()
+    reading = whole.Reading(llama, cell, piece=8)
+    assert reading.upto(8) == "" and said in reading.upto(32) and reading.read == 8

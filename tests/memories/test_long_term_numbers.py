@@ -138,7 +138,7 @@ def test_an_option_that_makes_no_memory_is_named_in_the_error(message):
 
 @pytest.mark.parametrize("shape", [(2, 0, DIM), (2, 5, DIM + 1)])
 def test_features_that_are_no_text_are_named_in_the_error(shape):
-    with pytest.raises(ValueError, match=rf"x must be \(batch, time >= 1, 8\), got \(2, {shape[1]}, {shape[2]}\)"):
+    with pytest.raises(ValueError, match=rf"x must be \(batch >= 1, time >= 1, 8\), got \(2, {shape[1]}, {shape[2]}\)"):
         memory_of()(torch.randn(shape))
 
 

@@ -81,7 +81,13 @@ class LayerChunk(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, ...]:
         """Gradients in the order of `forward`'s arguments."""
         first_order_only()
-        (y, gw, gs), (w, s, a, delta, z, first, past, mix, carry, tail, inner) = outer, ctx.saved_tensors
+        with torch.autocast(outer[0].device.type, enabled=False):
+            return LayerChunk.gradient(outer, ctx.saved_tensors)
+
+    @staticmethod
+    def gradient(outer: tuple[Tensor, ...], saved: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """`backward`, in the dtype of what was saved."""
+        (y, gw, gs), (w, s, a, delta, z, first, past, mix, carry, tail, inner) = outer, saved
         last = mix[:, -1, :, None]
         # the scores
         of_scores = torch.bmm(y, delta.transpose(1, 2)).neg_()

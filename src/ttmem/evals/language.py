@@ -17,8 +17,11 @@ ROWS = 16
 def nats(model: nn.Module, task: Task, samples: int = 200, seed: int = 1, split: str = "test") -> float:
     """Mean nats per token over `samples` windows of a split; padding does not count.
 
-    Bits per byte are nats / ln 2, where the tokens are bytes; perplexity is exp(nats).
+    Bits per byte are nats / ln 2, where the tokens are bytes; perplexity is exp(nats). Raises ValueError for samples
+    below 1.
     """
+    if samples < 1:
+        raise ValueError(f"samples must be >= 1, got {samples}")
     total, tokens = 0.0, 0
     with evaluating(model) as device:
         for index, left in enumerate(range(samples, 0, -ROWS)):
@@ -44,5 +47,5 @@ def nats_by_position(model: nn.Module, windows: Int[Tensor, "n t"], rows: int = 
 def read_nats(model: Any, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y"]:
     """Nats of each target token, given those before it."""
     logits = model.read(model.start(len(query)), query, target)
-    flat = F.cross_entropy(logits.flatten(0, 2).float(), target.flatten(), reduction="none")
+    flat = F.cross_entropy(logits.flatten(0, 2).float(), target.flatten().long(), reduction="none")
     return flat.view(target.shape)

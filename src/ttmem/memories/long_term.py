@@ -23,7 +23,7 @@ from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
 from ..core.network import Norm, read
 from ..core.state import Tree, map_state
 from ..nn.layers import CausalConv, RMSNorm
-from ..nn.ragged import alignment, latest, pack, unpack
+from ..nn.ragged import alignment, check_mask, latest, pack, unpack
 from .base import wide
 
 FORGET = ("scalar", "channel", "none")
@@ -136,7 +136,7 @@ class LongTermMemory(nn.Module):
 
     def start(self, batch: int) -> LongTermState:
         """A memory that has read nothing: the learned initial weights, no momentum."""
-        fast = {name: repeat(wide(w), "h a b -> (n h) a b", n=batch) for name, w in self.init.items()}
+        fast = {name: wide(w).repeat(batch, 1, 1) for name, w in self.init.items()}  # a copy for a batch of 1 as well
         velocity = {name: torch.zeros_like(w) for name, w in fast.items()} if self.config.momentum else {}
         count = torch.zeros(batch * self.config.heads, dtype=torch.long, device=self.qkv.weight.device)
         tail = self.qkv.weight.new_zeros(batch, max(self.config.conv - 1, 0), 3 * self.config.dim)
@@ -151,6 +151,7 @@ class LongTermMemory(nn.Module):
         """
         if mask is None:
             return self.stream(x, state)
+        check_mask(mask, x)
         rows = alignment(mask)
         y, state = self.stream(rows.align(x), state, rows.lengths)
         return rows.restore(y), state
@@ -205,14 +206,16 @@ class LongTermMemory(nn.Module):
         return self.out(y.to(x.dtype) * F.silu(self.out_gate(x)))
 
     def _check(self, x: Tensor, state: LongTermState) -> None:
-        if x.shape[1] < 1 or x.shape[2] != self.config.dim:
-            raise ValueError(f"x must be (batch, time >= 1, {self.config.dim}), got {tuple(x.shape)}")
+        if x.ndim != 3 or 0 in x.shape or x.shape[2] != self.config.dim:
+            raise ValueError(f"x must be (batch >= 1, time >= 1, {self.config.dim}), got {tuple(x.shape)}")
         found = [(name, tuple(w.shape)) for name, w in state.memory.fast.items()]
         own = [(name, (len(x) * len(w), *w.shape[1:])) for name, w in self.init.items()]
         if found != own:
             raise ValueError(f"state must be of this memory and a batch of {len(x)}: it has {found}, not {own}")
         if state.chunk_size != self.config.chunk_size:
             raise ValueError(f"state must be of chunk_size {self.config.chunk_size}, it has {state.chunk_size}")
+        if state.conv.shape[1] != max(self.config.conv - 1, 0):
+            raise ValueError(f"state must be of a memory with conv={self.config.conv}, it is of another")
         if bool(state.memory.velocity) != self.config.momentum:
             raise ValueError(f"state must be of a memory with momentum={self.config.momentum}, it is of another")
 
@@ -251,7 +254,9 @@ class Gates(nn.Module):
 
 def usable(x: Tensor) -> Tensor:
     """Outside inference mode a copy of what was written in it, which autograd would refuse."""
-    return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return x
+    return x.clone() if x.is_inference() else x
 
 
 def log_sigmoid(x: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ class PersistentMemory(LongTermMemory):
 class LMM(nn.Module):
     """The memory as a block's mixer."""
 
+    carries = LongTermState
+
     def __init__(self, config: TitansConfig):
         super().__init__()
         self.norm = RMSNorm(config.dim)

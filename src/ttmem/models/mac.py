@@ -2,9 +2,9 @@
 2501.00663, section 4.1).
 
     memory before the segment ──► h = M*(q(segment))
-    y = attention over [persistent ‖ h ‖ segment]       token i sees h_j and segment_j for j <= i
+    y = x + attention over [persistent ‖ h ‖ segment]   token i sees h_j and segment_j for j <= i
     memory ──► written with y, token by token; m = M_i(y)
-    out = gate(y, m) ──► + x
+    out = gate(y, m) ──► + y
 
 Read literally, the paper lets the future in: token i would see h of later tokens, and read a memory written with the
 whole segment. Here it sees h up to its own place, and reads M_i, which knows tokens up to i.
@@ -44,6 +44,8 @@ class MACState(NamedTuple):
 class MAC(nn.Module):
     """Segment attention over recalled memory, as a block's mixer."""
 
+    carries = MACState
+
     def __init__(self, config: TitansConfig):
         super().__init__()
         self.size, self.heads = config.segment_size, config.heads
@@ -69,12 +71,15 @@ class MAC(nn.Module):
         """Segment by segment; token by token where rows stand at different places of their segments."""
         if len(state.place) != len(x):
             raise ValueError(f"state must be of a batch of {len(x)}, got one of {len(state.place)}")
+        held = state.tokens.keys.shape[2] + 1
+        if held != self.size:
+            raise ValueError(f"state must be of segment_size {self.size}, it is of {held}")
         outs, done, t = [], 0, x.shape[1]
         place = common_phase(state.place, self.size)
         while done < t:
             end = min(t, done + (1 if place is None else self.size - place))
             there = None if lengths is None else (lengths - done).clamp(0, end - done)
-            y, state = self.piece(x[:, done:end], state, there)
+            y, state = self.piece(x[:, done:end], state if place else self.renewed(state, there), there)
             outs.append(y)
             done, place = end, None if place is None else 0
         return torch.cat(outs, dim=1), state
@@ -84,17 +89,18 @@ class MAC(nn.Module):
     ) -> tuple[Float[Tensor, "b t d"], MACState]:
         """Tokens of one segment."""
         t = x.shape[1]
-        begins = state.place % self.size == 0
-        state = self.renewed(state, begins if lengths is None else begins & (lengths > 0))
         segment = self.norm(x)
         recall = None if self.queries is not None else self.norm_h(self.memory.recall(state.segment, segment))
         y, state = self.attend(segment, recall, state, lengths)
+        y = x + y  # with the token itself: of attention alone the memory would learn mixtures, and no needle
         recalled, memory = self.memory.stream(self.norm_y(y), state.memory, lengths)
         place = state.place + (t if lengths is None else lengths)
-        return x + self.gate(y, recalled), state._replace(memory=memory, place=place)
+        return y + self.gate(y, recalled), state._replace(memory=memory, place=place)
 
-    def renewed(self, state: MACState, begins: Bool[Tensor, "b"]) -> MACState:
+    def renewed(self, state: MACState, lengths: Int[Tensor, "b"] | None) -> MACState:
         """The state where rows begin a segment: they recall from the memory as it is now, and see no segment before."""
+        begins = state.place % self.size == 0
+        begins = begins if lengths is None else begins & (lengths > 0)
         now, pick = state.memory.memory.fast, begins.repeat_interleave(len(state.segment["w1"]) // len(begins))
         segment = {name: torch.where(pick[:, None, None], w, state.segment[name]) for name, w in now.items()}
         tokens, recalled = emptied(state.tokens, begins), state.recalled

@@ -48,6 +48,8 @@ class MAGState(NamedTuple):
 class MAG(nn.Module):
     """Attention and memory, gated, as a block's mixer."""
 
+    carries = MAGState
+
     def __init__(self, config: TitansConfig):
         super().__init__()
         self.norm = RMSNorm(config.dim)

@@ -28,6 +28,8 @@ class MALState(NamedTuple):
 class MAL(nn.Module):
     """Memory, then attention, as a block's mixer."""
 
+    carries = MALState
+
     def __init__(self, config: TitansConfig):
         super().__init__()
         self.memory_norm, self.norm = RMSNorm(config.dim), RMSNorm(config.dim)

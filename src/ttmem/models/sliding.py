@@ -52,6 +52,8 @@ class SlidingAttention(nn.Module):
 class Sliding(nn.Module):
     """Plain attention as a block's mixer: `x + attention(norm(x))`."""
 
+    carries = Window
+
     def __init__(self, config: TitansConfig, window: int | None):
         super().__init__()
         self.norm = RMSNorm(config.dim)

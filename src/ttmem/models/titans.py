@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from ..core.state import Log, State, map_state
 from ..memories.base import wide
 from ..nn.layers import RMSNorm, SwiGLU
-from ..nn.ragged import alignment
+from ..nn.ragged import alignment, check_mask
 from .base import Episode, Outcome, join, once, score
 from .lmm import LMM
 from .mac import MAC
@@ -48,8 +48,7 @@ class Block(nn.Module):
 
     def start(self, batch: int) -> Any:
         """What the mixer carries before the first token, never a view of its weights: sharding frees those."""
-        state = self.mixer.start(batch)
-        return map_state(torch.clone, state) if batch == 1 else state  # more rows are copies already
+        return self.mixer.start(batch)
 
     def forward(self, x: Float[Tensor, "b t d"], state: Any, lengths: Int[Tensor, "b"] | None = None) -> Any:
         """`(x, state)`: the layer's output and what it carries; without a state it begins with one."""
@@ -60,6 +59,9 @@ class Block(nn.Module):
     def run(self, x: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """The block itself."""
         state = self.start(len(x)) if state is None else state
+        if not isinstance(state, self.mixer.carries):
+            kinds = f"{self.mixer.carries.__name__}, the state of {type(self.mixer).__name__}"
+            raise ValueError(f"each layer's state must be a {kinds}, got {type(state).__name__}")
         x, state = self.mixer(x, state, lengths)
         return x + self.feed(self.norm(x)), state
 
@@ -109,6 +111,7 @@ class Titans(nn.Module):
         """Hidden states of embeddings, zero where there is padding."""
         if mask is None:
             return self.stream(x, state)
+        check_mask(mask, x)
         rows = alignment(mask)
         hidden, state = self.stream(rows.align(x), state, rows.lengths)
         return rows.restore(hidden), state
@@ -120,6 +123,8 @@ class Titans(nn.Module):
         if not x.shape[1]:
             return self.norm(x), state or self.start(len(x))
         state, carried = state or self.unread(), {}
+        if len(state.fast) != len(self.blocks):
+            raise ValueError(f"state must have the model's {len(self.blocks)} layers, it has {len(state.fast)}")
         for name, block in zip(state.fast, self.blocks, strict=True):
             x, carried[name] = block(x, state.fast[name], lengths)
         return self.norm(x), State(carried, (), state.step + x.shape[1])

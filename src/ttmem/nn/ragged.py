@@ -14,14 +14,19 @@ class Alignment(NamedTuple):
     lengths: Int[Tensor, "b"]
 
     def align(self, x: Tensor) -> Tensor:
-        """`x` `(b, t, ...)` with every row's tokens at its left."""
-        return x.gather(1, self.order.reshape(self.order.shape + (1,) * (x.ndim - 2)).expand_as(x))
+        """`x` `(b, t, ...)` with every row's tokens at its left, and zeros behind them."""
+        there, order = (part.reshape(part.shape + (1,) * (x.ndim - 2)) for part in (self.real, self.order))
+        return x.gather(1, order.expand_as(x)).masked_fill(~there, 0)  # whatever stands in padding, NaN as well
 
     def restore(self, x: Tensor) -> Tensor:
         """The tokens of aligned `x` back in their places; zeros where there is padding."""
-        inside = torch.arange(x.shape[1], device=x.device) < self.lengths[:, None]
-        inside, index = (part.reshape(part.shape + (1,) * (x.ndim - 2)) for part in (inside, self.order))
-        return torch.zeros_like(x).scatter(1, index.expand_as(x), x * inside)
+        there, order = (part.reshape(part.shape + (1,) * (x.ndim - 2)) for part in (self.real, self.order))
+        return torch.zeros_like(x).scatter(1, order.expand_as(x), x.masked_fill(~there, 0))
+
+    @property
+    def real(self) -> Bool[Tensor, "b t"]:
+        """Which places of aligned rows are tokens."""
+        return torch.arange(self.order.shape[1], device=self.order.device) < self.lengths[:, None]
 
 
 def alignment(mask: Bool[Tensor, "b t"]) -> Alignment:
@@ -32,6 +37,12 @@ def alignment(mask: Bool[Tensor, "b t"]) -> Alignment:
     [[5, 6, 0], [7, 8, 0]]
     """
     return Alignment((~mask).to(torch.int8).argsort(dim=1, stable=True), mask.sum(1))
+
+
+def check_mask(mask: Bool[Tensor, "..."], x: Tensor) -> None:
+    """Raise ValueError unless the mask has an entry for each token of `x` `(b, t, ...)`."""
+    if mask.shape != x.shape[:2]:
+        raise ValueError(f"mask must be {tuple(x.shape[:2])}, as x has tokens, got {tuple(mask.shape)}")
 
 
 def unpack(x: Float[Tensor, "t *d"], offsets: Int[Tensor, "_"]) -> tuple[Tensor, Int[Tensor, "b"]]:
@@ -47,7 +58,7 @@ def unpack(x: Float[Tensor, "t *d"], offsets: Int[Tensor, "_"]) -> tuple[Tensor,
     if not len(lengths) or int(offsets[0]) or int(offsets[-1]) != len(x) or bool((lengths < 0).any()):
         raise ValueError(f"offsets must rise from 0 to the {len(x)} packed tokens, got {offsets.tolist()}")
     rows = torch.nn.utils.rnn.pad_sequence(list(x.split(lengths.tolist())), batch_first=True)
-    return rows, lengths
+    return rows, lengths.to(x.device)
 
 
 def pack(rows: Float[Tensor, "b t *d"], lengths: Int[Tensor, "b"]) -> Tensor:
@@ -59,6 +70,6 @@ def latest(past: Float[Tensor, "b p *d"], x: Float[Tensor, "b t *d"], lengths: I
     """The last `p` real tokens of each row of `past` followed by `x`."""
     p, seen = past.shape[1], torch.cat([past, x], dim=1)
     if lengths is None:
-        return seen[:, seen.shape[1] - p :]
+        return seen[:, seen.shape[1] - p :].clone()  # a view would hold on to the whole call
     index = (lengths[:, None] + torch.arange(p, device=x.device)).reshape(len(x), p, *(1,) * (x.ndim - 2))
     return seen.gather(1, index.expand_as(past))

@@ -165,6 +165,11 @@ class Trainer:
         """What validation measures: exact_match, or nats, which are told with a minus: larger is better."""
         return str(getattr(self.tasks[-1], "measure", "exact_match"))
 
+    def measured(self, score: float, reset: float) -> str:
+        """A validation in words; nats are kept with a minus, so that larger is better."""
+        exact = f"exact match {score:.4f} (memory reset {reset:.4f})"
+        return exact if self.measure == "exact_match" else f"{-score:.4f} nats per token"
+
     @property
     def settle_steps(self) -> int:
         """Steps from the decision to end until the end."""
@@ -230,9 +235,7 @@ class Trainer:
         self.whole = self.model
         seconds = round(self.clock.seconds(), 3)
         self.reporter.log({"step": state.step, "seconds": seconds, "validation": score, "reset": reset})
-        told = f"exact match {score:.4f} (memory reset {reset:.4f})"
-        told = f"{-score:.4f} nats per token" if self.measure == "nats" else told
-        self.reporter.note(f"step {state.step}: validation {told}")
+        self.reporter.note(f"step {state.step}: validation {self.measured(score, reset)}")
         may_end = state.step >= self.config.min_steps and not state.settling
         if self.config.settle and may_end and self.reached(score):
             state.settling, state.end = True, min(state.end, state.step + self.settle_steps)
@@ -266,13 +269,13 @@ class Trainer:
         """Write the weights as the model to ship."""
         if not self.workers.main:
             return
-        state = self.state
+        state, score = self.state, abs(self.state.final or 0.0)
         meta = {
             "name": self.experiment.name,
             "task": self.experiment.task,
             "step": state.step,
             "seed": self.config.seed,
-            "scores": {self.measure: state.final, "split": "validation", "samples": self.config.eval_samples},
+            "scores": {self.measure: score, "split": "validation", "samples": self.config.eval_samples},
             "promotions": state.standing.promotions,
             "seconds": round(self.clock.seconds(), 1),
             "experiment": self.experiment.as_dict(),

@@ -51,17 +51,24 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     return optimizers
 
 
+LEARNED_STATE = {"init", "persistent", "queries"}
+"""Words in the names of what a memory starts from or is asked with: learned, but no weights of the decoder."""
+
+
 def part_of(name: str, weight: nn.Parameter, config: TrainConfig) -> str:
     """The group of a parameter: `rates`, `muon`, `free` or `decayed`.
 
-    Free of weight decay are norms, the initial memory, and the projection, which decay would pull off the identity.
+    Free of weight decay are norms, the initial memory, persistent tokens and queries, and the projection, which decay
+    would pull off the identity.
     """
     words = name.split(".")
     if "rates" in words:
         return "rates"
-    if weight.ndim < 2 or words[:2] == ["memory", "init"] or name == "projection":
+    learned = not LEARNED_STATE.isdisjoint(words) or words[-1].startswith("norm_")
+    if weight.ndim < 2 or learned or name == "projection":
         return "free"
-    return "muon" if config.muon_lr and weight.ndim == 2 and "blocks" in words and "conv" not in words else "decayed"
+    mixes = weight.ndim == 2 and "blocks" in words and not {"conv", "gates"} & set(words)
+    return "muon" if config.muon_lr and mixes else "decayed"
 
 
 def set_share(optimizers: list[Optimizer], share: float) -> None:
