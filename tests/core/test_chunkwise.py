@@ -171,7 +171,7 @@ def assert_rows_are_alone(found, walk, state, rows, form, lengths):
         if not length:
             assert_close(row(end, i), row(state, i))
         else:
-            own = alone(walk, state, rows.span(0, length), form, i)
+            own = alone(walk, state, rows.split([length, rows.q.shape[1] - length])[0], form, i)
             assert_close((y[i : i + 1, :length], row(end, i)), own)
 
 
@@ -192,7 +192,11 @@ def test_rows_at_different_places_of_their_chunks_go_on_exactly(case, t):
     assert torch.equal(half.seen, UNEVEN)
     y, end = chunkwise(half, more, form)
     for i, length in enumerate(UNEVEN.tolist()):
-        middle = alone(chunkwise, state, rows.span(0, length), form, i)[1] if length else row(state, i)
+        middle = (
+            alone(chunkwise, state, rows.split([length, rows.q.shape[1] - length])[0], form, i)[1]
+            if length
+            else row(state, i)
+        )
         wanted = chunkwise(middle, row(more, i), form._replace(norm=row_form(form, i).norm))
         assert_close((row(y, i), row(end, i)), wanted)
 

@@ -132,10 +132,10 @@ def in_pieces(
     walk: Callable, state: ChunkState, rows: Rows, form: Form, pieces: list[int]
 ) -> tuple[Tensor, ChunkState]:
     """One call after another."""
-    outs, start = [], 0
-    for piece in pieces:
-        y, state = walk(state, rows.span(start, start + piece), form)
-        outs, start = [*outs, y], start + piece
+    outs = []
+    for part in rows.split(pieces):
+        y, state = walk(state, part, form)
+        outs.append(y)
     return torch.cat(outs, dim=1), state
 
 

@@ -3,7 +3,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ttmem.nn import QKV, Window, attend, attend_fused, empty_window, slide, visible
-from ttmem.nn.window import turns
+from ttmem.nn.window import turn_table
 
 pytestmark = pytest.mark.usefixtures("float64")
 CPU = torch.device("cpu")
@@ -208,7 +208,7 @@ def test_after_a_hundred_thousand_tokens_float32_is_as_exact_as_at_the_start():
 @pytest.mark.parametrize("window", [5, None])
 def test_it_runs_under_inference_mode_and_what_that_made_serves_training(window, prefix):
     x, prefix = tokens(40), persistent(prefix)
-    turns.cache_clear()
+    turn_table.cache_clear()
     with torch.inference_mode():
         out, past = stream(x, window, [17, 23], prefix)
     same(out, naive(x, window, prefix))

@@ -58,10 +58,6 @@ class Rows(NamedTuple):
     keep: tuple[Float[Tensor, "n t _"], ...] | None
     heard: Float[Tensor, "n t"] | None = None
 
-    def span(self, start: int, end: int) -> "Rows":
-        """The tokens from `start` up to `end`."""
-        return self.split([start, end - start, self.q.shape[1] - end])[1]
-
     def split(self, sizes: list[int]) -> "list[Rows]":
         """Pieces of so many tokens each; together they have one backward, where slices would have one each."""
 

@@ -153,7 +153,7 @@ def joint_attention(
     scale, keys = q.shape[-1] ** -0.5, torch.arange(s, device=q.device)
     row = torch.arange(s - t, s, device=q.device)
     visible = (keys <= row[:, None]) & (keys >= (s - t) - seen[0].count[:, None, None, None])
-    cos, sin = turns(s, q.shape[-1], q.dtype, q.device)
+    cos, sin = turns(s, q)
     turned = turn(q, cos[s - t :], sin[s - t :])
     logits = [(q @ k.mT) for k, _ in always]
     logits += [(turned @ turn(w.keys, cos, sin).mT).masked_fill(~visible, -torch.inf) for w in seen]

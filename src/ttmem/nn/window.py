@@ -112,7 +112,7 @@ def _check(tokens: QKV, past: Window, window: int | None) -> None:
 
 def _attend(q: Float[Tensor, "b h t e"], seen: Window, window: int | None, prefix: Prefix | None) -> Tensor:
     t, s = q.shape[2], seen.keys.shape[2]
-    cos, sin = (part[:s] for part in turns(1 << (s - 1).bit_length(), q.shape[3], q.dtype, q.device))
+    cos, sin = turns(s, q)
     turned, keys = turn(q, cos[s - t :], sin[s - t :]), turn(seen.keys, cos, sin)
     if s == t and window is None and prefix is None:
         return attend_fused(turned, keys, seen.values, causal=True)
@@ -127,9 +127,15 @@ def _attend(q: Float[Tensor, "b h t e"], seen: Window, window: int | None, prefi
     return rearrange(out, "b n h c e -> b h (n c) e")[:, :, :t]
 
 
+def turns(length: int, like: Float[Tensor, "*b e"]) -> tuple[Float[Tensor, "s e"], Float[Tensor, "s e"]]:
+    """Cosines and sines of positions 0..length - 1, of the width, dtype and device of `like`."""
+    table = turn_table(1 << (length - 1).bit_length(), like.shape[-1], like.dtype, like.device)
+    return table[0][:length], table[1][:length]
+
+
 @lru_cache(maxsize=64)
-def turns(length: int, e: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of positions 0..length - 1, computed in float64, so that only their last digit is lost."""
+def turn_table(length: int, e: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What `turns` cuts from: few lengths, kept; computed in float64, so that only the last digit is lost."""
     with torch.inference_mode(False):
         frequency = 10_000.0 ** (-torch.arange(0, e, 2, dtype=torch.float64) / e)
         angle = (torch.arange(length, dtype=torch.float64)[:, None] * frequency).repeat(1, 2)
