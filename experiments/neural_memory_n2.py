@@ -17,7 +17,7 @@ EXPERIMENT = Experiment(
     model=ModelConfig(memory="neural", layers=2, hidden=96, window=1, slots=32),
     stages=(Stage("N4-K1V1-V62", threshold=0.8), Stage("N4-K2V2-V62", threshold=0.8)),
     train=TrainConfig(
-        steps=3000, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.5, floor=0.01, eval_every=200
+        steps=4500, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.5, floor=0.01, eval_every=200
     ),
     expected={"exact_match": 0.99},
 )

@@ -67,3 +67,18 @@ def test_keys_differ_when_pairs_use_up_most_or_all_of_them(name):
 def test_keys_longer_than_an_integer_holds_still_differ():
     keys = AssociativeRetrieval(pairs=50, key=70, value=1, alphabet=2).sample(32).query[..., 2:72]
     assert all(len({tuple(key) for key in row}) == 50 for row in keys.tolist())
+
+
+def test_where_each_segment_has_one_pair_they_stand_in_their_order():
+    task = named("N4-K2V2-E4_9-16")
+    text = [task.decode(row) for row in task.sample(200).context]
+    assert all([part.count("!") for part in row.split("|")] == [2, 2, 2, 2, 0] for row in text)
+    lengths = {len(part) for row in text for part in row.split("|")[:-1]}
+    assert lengths == set(range(9, 17))
+    episode = task.sample(50)
+    assert torch.equal(episode.slices["segment"], episode.slices["position"])
+
+
+def test_a_pair_for_each_segment_needs_as_many_pairs_as_segments():
+    with pytest.raises(ValueError, match="pairs must be segments = 3 where each has one, got 2"):
+        named("N2-K2V2-E3_9-16")

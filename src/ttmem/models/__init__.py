@@ -5,6 +5,8 @@ from .build import MODELS, ModelConfig, build, config_of
 from .forward_memory import ForwardMemory
 from .full_context import FullContext
 from .meta_memory import MetaMemory, WriteConfig
+from .rmt import RMT
+from .rmt4 import RMT4, CarryConfig
 from .titans import MIXERS, Titans
 from .titans_config import PRESETS, TitansConfig, preset
 from .transformer import Transformer, TransformerConfig
@@ -14,6 +16,7 @@ __all__ = [
     "MODELS",
     "PRESETS",
     "Backbone",
+    "CarryConfig",
     "Episode",
     "ForwardMemory",
     "FullContext",
@@ -21,6 +24,8 @@ __all__ = [
     "MetaMemory",
     "ModelConfig",
     "Outcome",
+    "RMT",
+    "RMT4",
     "Titans",
     "TitansConfig",
     "Transformer",

@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -87,6 +87,11 @@ def join(query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"], pad: int) ->
     order = (row == pad).to(torch.int8).argsort(dim=1, stable=True)
     first = (query != pad).sum(1, keepdim=True) - 1
     return Joined(row.gather(1, order), first + torch.arange(target.shape[1], device=row.device))
+
+
+def spread(x: Tensor, rows: int) -> Tensor:
+    """Repeat each row so that there are `rows` of them: several questions share one memory."""
+    return x if len(x) == rows else repeat(x, "b ... -> (b q) ...", q=rows // len(x))
 
 
 def answer_logits(

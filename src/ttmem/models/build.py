@@ -10,19 +10,21 @@ from torch import nn
 from ..memories import MemoryMLP, MemoryTokens, NeuralMemory
 from .forward_memory import ForwardMemory
 from .full_context import FullContext
-from .meta_memory import MetaMemory, WriteConfig
+from .meta_memory import MetaMemory
+from .rmt import RMT
+from .rmt4 import RMT4, CarryConfig
 from .titans import Titans
 from .titans_config import TitansConfig
 from .transformer import Transformer, TransformerConfig
 
 
 @dataclass(frozen=True)
-class ModelConfig(WriteConfig, TransformerConfig):
+class ModelConfig(CarryConfig, TransformerConfig):
     """Everything that shapes a model: the decoder's fields, the write's fields, and the memory's.
 
     Args:
-        memory: tokens, neural, mlp; or a baseline: none (never written), forward (one forward pass), full (the
-            context itself).
+        memory: tokens, neural, mlp; rmt4 (tokens carried over segments); or a baseline: none (never written), forward
+            (one forward pass), rmt (a forward pass a segment), full (the context itself).
         slots: memory tokens M.
         memory_conv: kernel of the convolution over emb(C) in neural and mlp.
         memory_output: neural has a fourth fast weight, W_o.
@@ -37,7 +39,7 @@ class ModelConfig(WriteConfig, TransformerConfig):
 
     def __post_init__(self):
         TransformerConfig.__post_init__(self)
-        WriteConfig.__post_init__(self)
+        CarryConfig.__post_init__(self)
         if self.memory not in MODELS:
             raise ValueError(f"memory must be one of {', '.join(MODELS)}, got {self.memory!r}")
         if self.slots < 1 or self.memory_conv < 0:
@@ -61,6 +63,11 @@ def mlp(config: ModelConfig) -> nn.Module:
     return MetaMemory(Transformer(config), memory, config)
 
 
+def rmt4(config: ModelConfig) -> nn.Module:
+    """Memory tokens, carried from segment to segment."""
+    return RMT4(Transformer(config), config.slots, config)
+
+
 def none(config: ModelConfig) -> nn.Module:
     """No memory at all: guessing from the question."""
     return FullContext(Transformer(config), reads=False)
@@ -69,6 +76,11 @@ def none(config: ModelConfig) -> nn.Module:
 def forward(config: ModelConfig) -> nn.Module:
     """Memory tokens written by one forward pass."""
     return ForwardMemory(Transformer(config), config.slots)
+
+
+def rmt(config: ModelConfig) -> nn.Module:
+    """Memory tokens written by a forward pass a segment."""
+    return RMT(Transformer(config), config.slots, config.separator, config.segment_size)
 
 
 def full(config: ModelConfig) -> nn.Module:
@@ -80,8 +92,10 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "tokens": tokens,
     "neural": neural,
     "mlp": mlp,
+    "rmt4": rmt4,
     "none": none,
     "forward": forward,
+    "rmt": rmt,
     "full": full,
 }
 

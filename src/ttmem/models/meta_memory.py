@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from ..core.gradient import check_meta_gradient
 from ..core.loop import begin, fold, scheduled_step
-from ..core.objectives import token_loss
+from ..core.objectives import Objective, token_loss
 from ..core.rates import LearnedRates
 from ..core.rules import Rule, adam, chain, clip, momentum, sgd, titans
-from ..core.state import Log, State, Tree, detach
+from ..core.state import Log, State, detach
 from ..memories.base import Memory, Source
-from .base import Backbone, Episode, Outcome, answer_logits, join, score
+from .base import Backbone, Episode, Outcome, answer_logits, join, score, spread
 
 RULES = {"sgd": sgd, "momentum": momentum, "titans": titans, "adam": adam}
 
@@ -112,27 +112,31 @@ class MetaMemory(nn.Module):
         """
         steps, rule = self.config.steps if steps is None else steps, self.config.make_rule()
         source = self.source(context)
-
-        def objective(fast: Tree, data: Tensor) -> Tensor:
-            return self.reconstruction(self.memory.tokens(fast, source), data, source)
-
+        objective = self.objective(state, source)
         step = scheduled_step(objective, rule, self.rates, self.config.meta_gradient, steps)
         opened = begin(rule, self.memory.open(state.fast))
         written, log = fold(step, opened, [context] * steps, self.config.recompute)
         kept = State({"mem": self.memory.tokens(written.fast, source)}, (), state.step + 1)
         return (detach(kept) if self.config.meta_gradient == "none" else kept), log
 
+    def objective(self, before: State, source: Source) -> Objective:
+        """What a write makes smaller; `before` is the memory it begins with."""
+        return lambda fast, data: self.reconstruction(self.memory.tokens(fast, source), data, source)
+
     def source(self, context: Int[Tensor, "b t"]) -> Source:
         """The context's embeddings and which of them are tokens."""
         return Source(self.backbone.embed(context), context != self.pad)
 
     def reconstruction(
-        self, tokens: Float[Tensor, "b m d"], context: Int[Tensor, "b t"], source: Source
-    ) -> Float[Tensor, "b"]:
-        """The write loss: mean nats per token of the context, each predicted from the memory and what came before."""
+        self, tokens: Float[Tensor, "b m d"], context: Int[Tensor, "r t"], source: Source
+    ) -> Float[Tensor, "r"]:
+        """The write loss: mean nats per token of the context, each predicted from the memory and what came before.
+
+        `r` is a multiple of `b`: contexts that belong together share a memory.
+        """
         hidden, last = self.backbone.hidden(source.embeddings[:, :-1], self.project(tokens))
         assert last is not None
-        hidden = torch.cat([last[:, None], hidden], dim=1)
+        hidden = torch.cat([spread(last, len(hidden))[:, None], hidden], dim=1)
         logits = self.backbone.logits(hidden) if self.write_head is None else self.write_head(hidden)
         return token_loss(logits, context, source.mask)
 
@@ -154,7 +158,11 @@ class MetaMemory(nn.Module):
             parts = parts | {"write_first": log.loss[0].detach().mean()}
         if not self.config.weight:
             return outcome._replace(parts=parts)
-        left = self.reconstruction(state.fast["mem"], episode.context, self.source(episode.context)).mean()
+        left = self.left(state, episode.context)
         return outcome._replace(loss=outcome.loss + self.config.weight * left, parts=parts | {"write": left.detach()})
+
+    def left(self, state: State, context: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
+        """The write loss that the written memory leaves, over the batch."""
+        return self.reconstruction(state.fast["mem"], context, self.source(context)).mean()
 
     forward = loss

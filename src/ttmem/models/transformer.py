@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from math import ceil
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..nn.attention import attend, attend_near, visible
 from ..nn.layers import CausalConv, RMSNorm, SwiGLU, rotary
+from .base import spread
 
 SHORT = 4
 """Windows up to this long do not pay for the whole square of scores."""
@@ -79,11 +80,6 @@ class Attention(nn.Module):
         make = visible.__wrapped__ if torch.compiler.is_compiling() else visible
         mask = make(t, prefix, window, q.device)
         return self.out(rearrange(attend(q, k, v, mask), "b h t e -> b t (h e)"))
-
-
-def spread(x: Tensor, rows: int) -> Tensor:
-    """Repeat each row so that there are `rows` of them: several questions share one memory."""
-    return x if len(x) == rows else repeat(x, "b ... -> (b q) ...", q=rows // len(x))
 
 
 class Block(nn.Module):

@@ -17,7 +17,7 @@ from .pairs import read_context
 
 _NAME = re.compile(
     r"N(?P<pairs>\d+)-K(?P<key>\d+)V(?P<value>\d+)(?:-V(?P<alphabet>\d+))?"
-    r"(?:-S(?P<segments>\d+)_(?P<fill_min>\d+)-(?P<fill_max>\d+))?(?:_\d+[kKM]?)?"
+    r"(?:-(?P<kind>[SE])(?P<segments>\d+)_(?P<fill_min>\d+)-(?P<fill_max>\d+))?(?:_\d+[kKM]?)?"
 )
 _LEAST = {"pairs": 1, "key": 1, "value": 1, "segments": 1, "fill_min": 0, "fill_max": 0, "alphabet": 1}
 
@@ -52,6 +52,7 @@ class AssociativeRetrieval:
         fill_min, fill_max: characters of a segment, its `|` not counted.
         alphabet: how many of a-zA-Z0-9 are used.
         queries: how many pairs are asked per context, drawn without replacement; None: all, in random order.
+        each: every segment has one pair, instead of pairs choosing theirs (E for S in the name: `N4-K2V2-E4_9-16`).
 
     Raises ValueError for a field out of range. Source: the key-value sets of GradMem, arXiv 2603.13875.
 
@@ -69,6 +70,7 @@ class AssociativeRetrieval:
     fill_max: int = 0
     alphabet: int = len(ALPHABET)
     queries: int | None = None
+    each: bool = False
 
     vocab: ClassVar[int] = characters.VOCAB
     pad: ClassVar[int] = PAD
@@ -79,6 +81,8 @@ class AssociativeRetrieval:
                 raise ValueError(f"{field} must be >= {least}, got {getattr(self, field)}")
         if self.fill_max < self.fill_min:
             raise ValueError(f"fill_max must be >= fill_min, got {self.fill_max} < {self.fill_min}")
+        if self.each and self.pairs != self.segments:
+            raise ValueError(f"pairs must be segments = {self.segments} where each has one, got {self.pairs}")
         if self.alphabet > len(ALPHABET):
             raise ValueError(f"alphabet must be <= {len(ALPHABET)}, got {self.alphabet}")
         if self.pairs > self.alphabet**self.key:
@@ -94,17 +98,19 @@ class AssociativeRetrieval:
         57
         """
         match = _NAME.fullmatch(name)
-        fields = {field: int(number) for field, number in match.groupdict().items() if number} if match else {}
+        said = match.groupdict() if match else {}
+        each = said.pop("kind", None) == "E"
+        fields = {field: int(number) for field, number in said.items() if number}
         if not fields.keys() & {"alphabet", "segments"}:
             raise ValueError(f"task name must look like N2-K4V4-S2_16-32 or N8-K2V2-V62, got {name!r}")
-        return cls(**fields)
+        return cls(**fields, each=each)
 
     @property
     def name(self) -> str:
         """The set's name, which `from_name` reads back (`queries` is no part of it)."""
-        filled = (self.segments, self.fill_max) != (1, 0)
+        filled = (self.segments, self.fill_max, self.each) != (1, 0, False)
         letters = f"-V{self.alphabet}" if self.alphabet != len(ALPHABET) or not filled else ""
-        segments = f"-S{self.segments}_{self.fill_min}-{self.fill_max}" if filled else ""
+        segments = f"-{'E' if self.each else 'S'}{self.segments}_{self.fill_min}-{self.fill_max}" if filled else ""
         return f"N{self.pairs}-K{self.key}V{self.value}{letters}{segments}"
 
     @property
@@ -186,7 +192,7 @@ class AssociativeRetrieval:
     @property
     def _frame(self) -> Frame:
         pair = self.key + self.value + 3
-        return Frame(self.segments, self.fill_min, self.fill_max, pair, self.alphabet)
+        return Frame(self.segments, self.fill_min, self.fill_max, pair, self.alphabet, self.each)
 
     def _write(self, keys: Tensor, values: Tensor, stream: Generator) -> Written:
         layout = lay_out(len(keys), keys.shape[1], self._frame, stream)

@@ -10,16 +10,20 @@ from .characters import BAR, FIRST, PAD
 
 
 class Frame(NamedTuple):
-    """What contexts look like: segments, least and most characters of each, characters of a pair, letters used."""
+    """What contexts look like: segments, least and most characters of each, characters of a pair, letters used; `each`:
+    every segment has one pair."""
 
     segments: int
     fill_min: int
     fill_max: int
     pair: int
     alphabet: int
+    each: bool = False
 
     def length(self, pairs: int) -> int:
         """Characters of the longest context: all pairs in one segment, the other segments filled up."""
+        if self.each:
+            return self.segments * (max(self.fill_max, self.pair) + 1)
         return max(self.fill_max, pairs * self.pair) + (self.segments - 1) * self.fill_max + self.segments
 
 
@@ -72,7 +76,10 @@ def lay_out(batch: int, pairs: int, frame: Frame, stream: Generator) -> Layout:
 
     Pairs are alike until their characters are put in, so their places are sorted and the first pair takes the first.
     """
-    segment = torch.randint(frame.segments, (batch, pairs), generator=stream)
+    if frame.each:
+        segment = torch.arange(pairs).expand(batch, pairs)
+    else:
+        segment = torch.randint(frame.segments, (batch, pairs), generator=stream)
     taken = torch.zeros(batch, frame.segments, dtype=torch.long)
     taken = taken.scatter_add(1, segment, torch.full_like(segment, frame.pair))
     least, most = (frame.fill_min - taken).clamp(min=0), (frame.fill_max - taken).clamp(min=0)

@@ -1,0 +1,37 @@
+"""RMT, the recurrent memory transformer: memory tokens written by forward passes, segment after segment.
+
+m_0 ──► [m_0 | segment 1 | m_0] ──backbone──► m_1 ──► [m_1 | segment 2 | m_1] ──backbone──► m_2 ... ──► [m_S | query]
+
+Each arrow is ForwardMemory's write; the memory is what comes out at the positions behind the segment. The outer loop
+goes back through all segments. Source: Bulatov et al. 2022, arXiv 2207.06881.
+"""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..core.state import Log, State
+from .base import Backbone, once
+from .forward_memory import ForwardMemory
+from .segments import check_cut, cut
+
+
+class RMT(ForwardMemory):
+    """ForwardMemory that reads a context in segments and carries its memory from one to the next."""
+
+    def __init__(
+        self, backbone: Backbone, slots: int = 8, separator: int | None = 69, size: int | None = None, pad: int = 0
+    ):
+        super().__init__(backbone, slots, pad)
+        check_cut(separator, size)
+        self.separator, self.size = separator, size
+
+    def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
+        """One forward pass a segment; there is no loss to report, and no `steps` but 1."""
+        once(steps)
+        for segment in cut(context, self.pad, self.separator, self.size).unbind(1):
+            written, _ = super().write(state, segment)
+            real = (segment != self.pad).any(1)[:, None, None]
+            state = written._replace(fast={"mem": torch.where(real, written.fast["mem"], state.fast["mem"])})
+        nothing = state.fast["mem"].new_zeros(0, len(context))
+        return state, Log(nothing, nothing)

@@ -1,0 +1,135 @@
+"""RMT4 = RMT + MAML: a memory carried over segments, and written into each time by gradient steps (the deck).
+
+            segment 1               segment 2                    query
+                │                       │                          │
+m_0 ──K steps on L(m; s_1)──► m_1 ──K steps on L(m; s_2)──► m_2 ──read──► answer      (the query is not written)
+
+L(m; s) is the log-loss of the segment, as in meta_memory.py, and the outer loop goes back through all K S steps. Its
+write loss asks the *last* memory for every segment: what a later write destroys is paid for. Further ways not to
+forget, each of them an option: learned momentum and forgetting (`rule="titans"`), step sizes learned per step, a gate,
+and a replay of what the memory said before.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..core.objectives import Objective
+from ..core.state import Log, State, Tree
+from ..memories.base import Source
+from ..memories.tokens import MemoryTokens
+from ..nn.layers import RMSNorm
+from .base import Backbone
+from .meta_memory import MetaMemory, WriteConfig
+from .segments import check_cut, cut
+
+
+@dataclass(frozen=True)
+class CarryConfig(WriteConfig):
+    """How a memory is written into again and again.
+
+    Args:
+        separator: the id that closes a segment (default: `|` of associative retrieval); None where `segment_size` cuts.
+        segment_size: tokens of a segment; None where `separator` cuts.
+        replay: weight of the replay in the write: the mean squared change of what the backbone says to `probes` learned
+            tokens behind the memory. 0: no replay.
+        probes: how many.
+        gate: whether a learned gate, per slot and channel, decides how much of a segment's change is kept.
+    """
+
+    separator: int | None = 69
+    segment_size: int | None = None
+    replay: float = 0.0
+    probes: int = 8
+    gate: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.replay < 0 or self.probes < 1:
+            raise ValueError(f"replay must be >= 0 and probes >= 1, got {self.replay} and {self.probes}")
+        check_cut(self.separator, self.segment_size)
+
+
+class RMT4(MetaMemory):
+    """Memory tokens written by K gradient steps a segment, carried from one to the next.
+
+    >>> from ttmem.models import Transformer, TransformerConfig
+    >>> model = RMT4(Transformer(TransformerConfig(dim=32, layers=2)), slots=4)
+    >>> context = torch.randint(4, 66, (3, 20)).index_fill(1, torch.tensor([9, 19]), 69)   # two segments of 10
+    >>> state, log = model.write(model.start(3), context)
+    >>> state.fast["mem"].shape, state.step, log.loss.shape                                # two steps a segment
+    (torch.Size([3, 4, 32]), 2, torch.Size([4, 3]))
+    """
+
+    config: CarryConfig
+
+    def __init__(self, backbone: Backbone, slots: int = 8, config: CarryConfig = CarryConfig(), pad: int = 0):
+        super().__init__(backbone, MemoryTokens(slots, backbone.dim), config, pad)
+        dim = backbone.dim
+        self.queries = nn.Parameter(torch.randn(config.probes, dim) * 0.02) if config.replay else None
+        self.gate = Gate(dim) if config.gate else None
+
+    def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
+        """K gradient steps on each segment in turn; the log's fields are `(segments * steps, batch)`."""
+        logs = []
+        for segment in self.segments(context).unbind(1):
+            state, log = self.write_segment(state, segment, steps)
+            logs.append(log)
+        return state, Log(*(torch.cat(part) for part in zip(*logs, strict=True)))
+
+    def segments(self, context: Int[Tensor, "b t"]) -> Int[Tensor, "b s l"]:
+        """The context in its parts."""
+        return cut(context, self.pad, self.config.separator, self.config.segment_size)
+
+    def write_segment(self, state: State, segment: Int[Tensor, "b t"], steps: int | None) -> tuple[State, Log]:
+        """K gradient steps on one segment; a row that has none of it keeps its memory."""
+        old, (written, log) = state.fast["mem"], super().write(state, segment, steps)
+        new = written.fast["mem"]
+        if self.gate is not None:
+            new = self.gate(old, new)
+        real = (segment != self.pad).any(1)[:, None, None]
+        return written._replace(fast={"mem": torch.where(real, new, old)}), log
+
+    def objective(self, before: State, source: Source) -> Objective:
+        """The segment's log-loss, and with `replay` how much the memory's answers to the probes change."""
+        write = super().objective(before, source)
+        if self.queries is None:
+            return write
+        said = self.say(before.fast["mem"])
+
+        def both(fast: Tree, data: Tensor) -> Tensor:
+            change = (self.say(fast["mem"]) - said).square().mean((1, 2))
+            return write(fast, data) + self.config.replay * change
+
+        return both
+
+    def say(self, tokens: Float[Tensor, "b m d"]) -> Float[Tensor, "b p d"]:
+        """What the backbone says to the probes behind a memory."""
+        assert self.queries is not None
+        return self.backbone.hidden(self.queries.expand(len(tokens), -1, -1), self.project(tokens))[0]
+
+    def left(self, state: State, context: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
+        """The write loss that the last memory leaves, over all segments of all rows."""
+        segments = self.segments(context).flatten(0, 1)
+        loss = self.reconstruction(state.fast["mem"], segments, self.source(segments))
+        real = (segments != self.pad).any(1)
+        return (loss * real).sum() / real.sum().clamp(min=1)
+
+
+class Gate(nn.Module):
+    """`old + sigmoid(W [norm(old), norm(new - old)] + b) * (new - old)`, nearly all of the change at first."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.norm_old, self.norm_change = RMSNorm(dim), RMSNorm(dim)
+        self.linear = nn.Linear(2 * dim, dim)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.constant_(self.linear.bias, 3.0)
+
+    def forward(self, old: Float[Tensor, "b m d"], new: Float[Tensor, "b m d"]) -> Float[Tensor, "b m d"]:
+        """Join."""
+        change = new - old
+        seen = torch.cat([self.norm_old(old), self.norm_change(change)], dim=-1)
+        return old + torch.sigmoid(self.linear(seen)) * change
