@@ -9,6 +9,7 @@ from training.short import assert_same_run, experiment, history, run_script, wei
 from ttmem.checkpoint import load_model
 from ttmem.training import train
 from ttmem.training.loop import MODEL, STATE, Trainer
+from ttmem.training.state import check_same, complete
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +102,11 @@ def test_a_model_is_no_state_and_a_state_no_model(whole, tmp_path):
     (tmp_path / STATE).write_bytes((whole / MODEL).read_bytes())
     with pytest.raises(ValueError, match="no ttmem-training: it is ttmem-checkpoint"):
         train(experiment(), tmp_path, progress=False)
+
+
+def test_a_run_of_a_version_without_some_field_goes_on_where_the_field_is_at_its_default(tmp_path):
+    before = experiment().as_dict()
+    del before["model"]["window"], before["train"]["patience"]
+    check_same(tmp_path, complete(before, experiment()), experiment().as_dict())
+    with pytest.raises(ValueError, match=r"train.patience: None -> 3"):
+        check_same(tmp_path, complete(before, experiment(patience=3)), experiment(patience=3).as_dict())

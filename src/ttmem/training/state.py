@@ -1,7 +1,7 @@
 """Where a run is: numbers as JSON, weights and optimizer moments as safetensors, one file, no pickle."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def load_state(path: Path, model: nn.Module, optimizers: Sequence[Optimizer], ex
     Raises ValueError where the file is damaged, or belongs to another experiment (with the fields that differ).
     """
     tensors, said = read_file(path, FORMAT)
-    check_same(path, said["experiment"], experiment.as_dict())
+    check_same(path, complete(said["experiment"], experiment), experiment.as_dict())
     weights = {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
     own = model.state_dict()
     fill(model, {n: like(own.get(n, t), t) for n, t in weights.items()}, path)
@@ -105,6 +105,13 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
         raise ValueError(
             f"{path} is of a run with other settings ({'; '.join(changed)}): take another folder, or start afresh"
         )
+
+
+def complete(before: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """What an older version wrote down, with the fields it did not know yet at their defaults."""
+    parts = {"model": experiment.model, "train": experiment.train}
+    defaults = {name: {each.name: each.default for each in fields(part)} for name, part in parts.items()}
+    return {**before, **{name: {**known, **before[name]} for name, known in defaults.items()}}
 
 
 def plain(value: Any) -> Any:
