@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from titans import recipe
+from study import recipe
 
 from ttmem.checkpoint import load_model, replace_file, save_model
 from ttmem.evals import evaluate

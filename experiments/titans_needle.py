@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import titans
+import study
 
 from ttmem.evals import evaluate, wilson
 from ttmem.models import TitansConfig
@@ -72,9 +72,9 @@ def draw(rows: list[dict], path: Path) -> None:
 
 
 STUDIES = {
-    kind: titans.Study(f"titans_needle_{kind}", task(kind), VARIANTS, TRAIN, measure(kind), draw)
+    kind: study.Study(f"titans_needle_{kind}", task(kind), VARIANTS, TRAIN, measure(kind), draw)
     for kind in ("passkey", "number", "word")
 }
 
 if __name__ == "__main__":
-    titans.main(STUDIES)
+    study.main(STUDIES)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import titans
+import study
 import torch
 
 from ttmem.evals import nats_by_position
@@ -82,7 +82,7 @@ ABLATION = {
     "linear memory": {"memory_depth": 1, "memory_norm": False},
 }
 STUDIES = {
-    name: titans.Study(f"titans_text_{name}", TASK, variants, TRAIN, measure, draw)
+    name: study.Study(f"titans_text_{name}", TASK, variants, TRAIN, measure, draw)
     for name, variants in {
         "architectures": {name: architecture(name) for name in HIDDEN},
         "depth": {f"depth {d}": architecture("lmm", memory_depth=d) for d in (1, 2, 3, 4)},
@@ -91,4 +91,4 @@ STUDIES = {
 }
 
 if __name__ == "__main__":
-    titans.main(STUDIES)
+    study.main(STUDIES)

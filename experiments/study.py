@@ -1,6 +1,6 @@
-"""What all Titans studies share: train variants seed by seed, keep a row each, draw the picture.
+"""What all studies share: train variants seed by seed, keep a row each, draw the picture.
 
-A study is a table of variants (a TitansConfig each), one task, one outer loop, and a measure of the trained model. Rows
+A study is a table of variants (a config each), one task, one outer loop, and a measure of the trained model. Rows
 go to NAME.json beside the study, the picture to NAME.png. A run that was stopped goes on; a finished one is not done
 again, and a row whose recipe has changed is dropped.
 """
@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from ttmem.models import TitansConfig
-from ttmem.training import Experiment, TrainConfig, train
+from ttmem.models import ModelConfig, TitansConfig
+from ttmem.training import Experiment, Stage, TrainConfig, train
 from ttmem.zoo import load
 
 HERE = Path(__file__).parent
@@ -28,16 +28,16 @@ class Study:
 
     name: str
     task: str
-    variants: dict[str, TitansConfig]
+    variants: dict[str, TitansConfig | ModelConfig]
     train: TrainConfig
     measure: Callable[[Any], dict]
     draw: Callable[[list[dict], Path], None]
+    stages: tuple[Stage, ...] = ()
 
     def experiment(self, variant: str, seed: int) -> Experiment:
         """One run."""
-        return Experiment(
-            f"{self.name}-{variant}", self.task, self.variants[variant], train=replace(self.train, seed=seed)
-        )
+        settings = replace(self.train, seed=seed)
+        return Experiment(f"{self.name}-{variant}", self.task, self.variants[variant], self.stages, settings)
 
     def run(self, variant: str, seed: int, runs: Path) -> None:
         """Train and measure, unless that is done."""

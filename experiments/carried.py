@@ -1,0 +1,82 @@
+"""Carried writes: one pair per segment, 1 to 20 segments, each written into the memory that the one before left.
+
+    python experiments/carried.py --seeds 0 1 2
+    python experiments/carried.py --table
+
+RMT4 trained on 1 to 8 segments of one pair (2 + 2 characters among 9-16), asked for every pair after 1..20 of them on
+the test split: how much is known of the newest pair, and of each older one. Plain, and with each thing that might keep
+a memory from being written over: learned momentum and forgetting, a gate, a replay. RMT, with the same budget, beside.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import study
+
+from ttmem.evals import evaluate
+from ttmem.models import ModelConfig
+from ttmem.tasks import make_task
+from ttmem.training import Stage, TrainConfig
+
+MOST, TRAINED, SAMPLES = 20, 8, 1000
+TASK = "N{0}-K2V2-E{0}_9-16"
+BASE = ModelConfig(memory="rmt4", layers=2, hidden=96, window=1, slots=32)
+VARIANTS = {
+    "plain": BASE,
+    "forgetting": replace(BASE, rule="titans", momentum=0.1, forget=0.003),
+    "gate": replace(BASE, gate=True),
+    "replay": replace(BASE, replay=0.1),
+    "rmt": replace(BASE, memory="rmt", window=None),
+}
+STAGES = (
+    Stage("N4-K1V1-V62", threshold=0.8),
+    Stage("N4-K2V2-V62", threshold=0.8),
+    Stage(TASK.format(2), threshold=0.8),
+    Stage(TASK.format(4), threshold=0.8, rehearsal=0.2),
+)
+LAST = Stage(TASK.format(TRAINED), rehearsal=0.4)
+TRAIN = TrainConfig(steps=2600, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.4, floor=0.01, eval_every=200)
+
+
+def measure(model: Any) -> dict:
+    """Exact match by number of segments and age: `ages[n - 1][a]` of the pair with `a` writes after its own."""
+    ages = []
+    for count in range(1, MOST + 1):
+        report = evaluate(model, make_task(TASK.format(count)), samples=SAMPLES, seed=1)
+        found = report.slices["segment"]
+        ages.append([round(found[str(count - 1 - age)]["exact_match"], 4) for age in range(count)])
+    bytes_kept = report.memory_bytes
+    return {"ages": ages, "samples": SAMPLES, "memory_bytes": bytes_kept}
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """A heat map a variant, segments x age, mean over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import numpy
+    from matplotlib import pyplot
+
+    found = {name: [row for row in rows if row["variant"] == name] for name in VARIANTS}
+    found = {name: own for name, own in found.items() if own}
+    figure, panels = pyplot.subplots(
+        1, len(found), figsize=(3 * len(found) + 1, 3.6), layout="constrained", squeeze=False, sharey=True
+    )
+    for axes, (name, own) in zip(panels[0], found.items(), strict=True):
+        grid = numpy.full((MOST, MOST), numpy.nan)
+        for count in range(MOST):
+            grid[: count + 1, count] = numpy.mean([row["ages"][count] for row in own], axis=0)
+        image = axes.imshow(grid, origin="lower", vmin=0, vmax=1, extent=(0.5, MOST + 0.5, -0.5, MOST - 0.5))
+        axes.axvline(TRAINED + 0.5, color="0.5", linewidth=0.8, linestyle="--")
+        newest = grid[0, -1]
+        axes.set(xlabel="segments written", title=f"{name} ({len(own)} seeds)\nnewest of {MOST}: {newest:.3f}")
+    panels[0][0].set_ylabel("writes after the pair's own")
+    figure.colorbar(image, ax=panels[0][-1], label="exact match, test")
+    figure.savefig(path, dpi=150)
+
+
+STUDIES = {"carried": study.Study("carried", LAST.task, VARIANTS, TRAIN, measure, draw, (*STAGES, LAST))}
+
+if __name__ == "__main__":
+    study.main(STUDIES)
