@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ttmem.models import ModelConfig, TitansConfig
+from ttmem.models import Config
 from ttmem.training import Experiment, Stage, TrainConfig, train
 from ttmem.zoo import load
 
@@ -28,7 +28,7 @@ class Study:
 
     name: str
     task: str
-    variants: dict[str, TitansConfig | ModelConfig]
+    variants: dict[str, Config]
     train: TrainConfig
     measure: Callable[[Any], dict]
     draw: Callable[[list[dict], Path], None]

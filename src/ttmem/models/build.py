@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from ..memories import MemoryMLP, MemoryTokens, NeuralMemory
+from .armt import ARMT
 from .forward_memory import ForwardMemory
 from .full_context import FullContext
+from .layered_config import LAYERED, LayeredConfig
 from .meta_memory import MetaMemory
+from .prmt4 import PRMT4
 from .rmt import RMT
 from .rmt4 import RMT4, CarryConfig
 from .titans import Titans
@@ -100,12 +103,18 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
 }
 
 
-def config_of(said: Mapping[str, Any]) -> ModelConfig | TitansConfig:
-    """The config that plain values tell, of either family; TypeError for a field that neither knows."""
-    return TitansConfig(**said) if "architecture" in said else ModelConfig(**said)
+Config = ModelConfig | TitansConfig | LayeredConfig
+"""The config of any family."""
 
 
-def build(config: ModelConfig | TitansConfig, seed: int | None = None) -> nn.Module:
+def config_of(said: Mapping[str, Any]) -> Config:
+    """The config that plain values tell, of any family; TypeError for a field that it does not know."""
+    if "architecture" not in said:
+        return ModelConfig(**said)
+    return LayeredConfig(**said) if said["architecture"] in LAYERED else TitansConfig(**said)
+
+
+def build(config: Config, seed: int | None = None) -> nn.Module:
     """The model of a config; with a seed its initial weights are the same every time.
 
     >>> sum(p.numel() for p in build(ModelConfig(memory="neural")).parameters())
@@ -114,4 +123,6 @@ def build(config: ModelConfig | TitansConfig, seed: int | None = None) -> nn.Mod
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
+        if isinstance(config, LayeredConfig):
+            return {"armt": ARMT, "prmt4": PRMT4}[config.architecture](config)
         return Titans(config) if isinstance(config, TitansConfig) else MODELS[config.memory](config)

@@ -19,6 +19,8 @@ from .segments import check_cut, cut
 class RMT(ForwardMemory):
     """ForwardMemory that reads a context in segments and carries its memory from one to the next."""
 
+    crosses_layers = "its memory goes from the last layer of a segment to the first layer of the next"
+
     def __init__(
         self, backbone: Backbone, slots: int = 8, separator: int | None = 69, size: int | None = None, pad: int = 0
     ):

@@ -64,6 +64,7 @@ class RMT4(MetaMemory):
     """
 
     config: CarryConfig
+    crosses_layers = "a write is a gradient through all layers of a segment before the next one can begin"
 
     def __init__(self, backbone: Backbone, slots: int = 8, config: CarryConfig = CarryConfig(), pad: int = 0):
         super().__init__(backbone, MemoryTokens(slots, backbone.dim), config, pad)

@@ -27,7 +27,7 @@ def cut(
     if size is not None:
         segment, within = place // size, place % size
     else:
-        ends = ids == separator
+        ends = ids.eq(separator)  # type: ignore[arg-type]
         segment = ends.cumsum(1) - ends.long()  # a separator still belongs to what it closes
         begins = segment.diff(dim=1, prepend=segment[:, :1] - 1) > 0
         within = place - torch.where(begins, place, 0).cummax(1).values

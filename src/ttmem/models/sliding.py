@@ -23,6 +23,9 @@ class SlidingAttention(nn.Module):
         self.heads, self.window = config.heads, window
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.out = nn.Linear(config.dim, config.dim, bias=False)
+        # At first attention is an average over the window. Added at full size it drowns the token, and what MAC's
+        # memory is written with is the same for all tokens: nothing is learnt.
+        nn.init.normal_(self.out.weight, std=0.02 * (2 * config.layers) ** -0.5)
         self.persistent = nn.Parameter(torch.randn(persistent, config.dim) * 0.5) if persistent else None
 
     def start(self, batch: int) -> Window:

@@ -88,7 +88,7 @@ class Titans(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim)
         self.head = None if config.tied else nn.Linear(config.dim, config.vocab, bias=False)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.embedding.weight, std=config.dim**-0.5)
 
     def start(self, batch: int) -> State:
         """A state that has read nothing."""

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from ..models import ModelConfig, TitansConfig, config_of
+from ..models import Config, ModelConfig, config_of
 from ..tasks import make_task
 from .config import TrainConfig
 from .curriculum import Curriculum, Stage
@@ -33,7 +33,7 @@ class Experiment:
 
     name: str
     task: str
-    model: ModelConfig | TitansConfig = ModelConfig()
+    model: Config = ModelConfig()
     stages: tuple[Stage, ...] = ()
     train: TrainConfig = TrainConfig()
     expected: dict[str, float] = field(default_factory=dict)

@@ -55,6 +55,10 @@ LEARNED_STATE = {"init", "persistent", "queries"}
 """Words in the names of what a memory starts from or is asked with: learned, but no weights of the decoder."""
 
 
+APART = ("conv", "gates", "memory_rate")
+"""How names of matrices begin that mix no channels: kernels, and what says how fast a memory is written."""
+
+
 def part_of(name: str, weight: nn.Parameter, config: TrainConfig) -> str:
     """The group of a parameter: `rates`, `muon`, `free` or `decayed`.
 
@@ -67,7 +71,7 @@ def part_of(name: str, weight: nn.Parameter, config: TrainConfig) -> str:
     learned = not LEARNED_STATE.isdisjoint(words) or words[-1].startswith("norm_")
     if weight.ndim < 2 or learned or name == "projection":
         return "free"
-    mixes = weight.ndim == 2 and "blocks" in words and not {"conv", "gates"} & set(words)
+    mixes = weight.ndim == 2 and "blocks" in words and not any(word.startswith(APART) for word in words)
     return "muon" if config.muon_lr and mixes else "decayed"
 
 

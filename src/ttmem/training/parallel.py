@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models import ModelConfig, TitansConfig
+from ..models import Config
 from ..tasks import Episode
 from .config import TrainConfig
 from .shard import copy_of, shard
@@ -46,7 +46,7 @@ class Workers:
             shard(model, self.device, self.count)
         return model
 
-    def whole(self, model: nn.Module, config: ModelConfig | TitansConfig) -> nn.Module:
+    def whole(self, model: nn.Module, config: Config) -> nn.Module:
         """What the main process can ask and ship: the model, or an unsharded copy that all processes help to make."""
         return copy_of(model, config, self.main) if self.sharded else model
 

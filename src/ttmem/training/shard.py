@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models import ModelConfig, TitansConfig, build
+from ..models import Config, build
 
 
 def shard(model: Any, device: torch.device, count: int) -> None:
@@ -73,7 +73,7 @@ def like(weight: Tensor, tensor: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(weight.device), here.device_mesh, here.placements, src_data_rank=None)
 
 
-def copy_of(model: nn.Module, config: ModelConfig | TitansConfig, main: bool) -> nn.Module:
+def copy_of(model: nn.Module, config: Config, main: bool) -> nn.Module:
     """An unsharded copy of a sharded model, for the main process; the others help and get their own model back."""
     device = next(model.parameters()).device
     tensors = gathered(model.state_dict(), main)

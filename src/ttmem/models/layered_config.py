@@ -1,0 +1,119 @@
+"""What shapes a model with a memory in every layer: ARMT and PRMT4."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from ..core.schedule import FOLDS
+from ..memories.associative import TARGETS, AssociativeMatrix, LayerNetwork
+
+LAYERED = ("armt", "prmt4")
+_CHOICES = {"architecture": LAYERED, "schedule": tuple(FOLDS), "target": TARGETS}
+_LEAST = {
+    "vocab": 1,
+    "dim": 1,
+    "layers": 1,
+    "heads": 1,
+    "hidden": 1,
+    "conv": 0,
+    "slots": 1,
+    "features": 1,
+    "key": 1,
+    "memory_heads": 1,
+    "memory_depth": 1,
+    "memory_expansion": 1,
+    "steps": 1,
+    "segment_size": 1,
+    "context_loss": 0,
+}
+
+
+@dataclass(frozen=True)
+class LayeredConfig:
+    """A decoder that reads its context segment by segment and carries a memory in each layer.
+
+    Args:
+        architecture: armt (an associative matrix, written by memory tokens) or prmt4 (a network, written by gradient
+            steps on the layer's own states).
+        vocab, dim, layers, heads: of the decoder; ids >= vocab do not exist.
+        hidden: width of SwiGLU; None takes 8/3 of dim, up to a multiple of 8.
+        conv: kernel of the short causal convolutions, before attention and (prmt4) over the memory's q, k, v; 0: none.
+        slots: armt: memory tokens behind each segment.
+        key, features: armt: width of queries and keys (None: dim / 2), and nu of their DPFP features.
+        memory_heads, memory_depth, memory_expansion: prmt4: memories side by side in a layer (None: heads), matrices
+            of each, and the width between these as a multiple of a head's.
+        steps: prmt4: gradient steps for each segment; at test time any number can be asked for.
+        target: prmt4: what a memory answers to a token's key: value (a projection of the layer's input), hidden (the
+            layer's output), residual (output - input).
+        momentum: prmt4: whether past surprise carries on.
+        separator: the id that closes a segment and belongs to it (69: `|` of associative retrieval); None: none does,
+            and segments have `segment_size` tokens.
+        schedule: diagonal (cells of many layers in one call) or sequential: the same numbers.
+        context_loss: weight of the language-model loss on the context, beside that on the answers.
+        pad: the id that fills up rows, which no text may contain.
+
+    >>> LayeredConfig(separator=None)
+    Traceback (most recent call last):
+    ValueError: give either separator or segment_size, got None and None
+    """
+
+    architecture: str = "prmt4"
+    vocab: int = 70
+    dim: int = 64
+    layers: int = 3
+    heads: int = 4
+    hidden: int | None = None
+    conv: int = 4
+    slots: int = 8
+    key: int | None = None
+    features: int = 3
+    memory_heads: int | None = None
+    memory_depth: int = 1
+    memory_expansion: int = 2
+    steps: int = 2
+    target: str = "value"
+    momentum: bool = True
+    separator: int | None = 69
+    segment_size: int | None = None
+    schedule: str = "diagonal"
+    context_loss: float = 0.0
+    pad: int = 0
+
+    def __post_init__(self):
+        for field, least in _LEAST.items():
+            value = getattr(self, field)
+            if value is not None and not value >= least:
+                raise ValueError(f"{field} must be >= {least}, got {value}")
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(f"{field} must be one of {', '.join(choices)}, got {getattr(self, field)!r}")
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"dim must be a multiple of 2 heads = {2 * self.heads}, got {self.dim}")
+        if self.dim % (self.memory_heads or 1):
+            raise ValueError(f"dim must be a multiple of memory_heads = {self.memory_heads}, got {self.dim}")
+        if (self.separator is None) == (self.segment_size is None):
+            raise ValueError(f"give either separator or segment_size, got {self.separator} and {self.segment_size}")
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of SwiGLU."""
+        return self.hidden or ceil(self.dim / 3) * 8
+
+    @property
+    def matrix(self) -> AssociativeMatrix:
+        """The memory of an armt layer."""
+        return AssociativeMatrix(self.dim, self.key or ceil(self.dim / 2), self.features)
+
+    @property
+    def network(self) -> LayerNetwork:
+        """The memory of a prmt4 layer."""
+        return LayerNetwork(
+            self.dim,
+            heads=self.memory_heads or self.heads,
+            depth=self.memory_depth,
+            expansion=self.memory_expansion,
+            steps=self.steps,
+            target=self.target,
+            conv=self.conv,
+            momentum=self.momentum,
+            clip=10.0 if self.memory_depth > 1 else None,  # a linear memory cannot overshoot
+        )

@@ -1,0 +1,143 @@
+"""A Titans LMM on the (segment, layer) grid: its recurrence stays inside each layer, so it may be walked diagonally.
+
+    x ──► norm ──► memory ──► + x ──► norm ──► SwiGLU ──► + x        lmm.py's block, for a group of layers at once
+
+The layers' weights are stacked on the way (gradients reach the model's own), and each sample, layer and head is a row
+of `core.chunkwise`. An LMM may be cut anywhere, so this is the model itself, not another one. The other Titans are not
+here: mac's segments, mag's and mal's windows would need grouped sliding attention with a past per layer.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
+from ..core.network import Norm
+from ..core.schedule import FOLDS, Grid, Stack
+from ..core.state import State, Tree
+from ..memories.base import wide
+from ..memories.long_term import LongTermState, log_sigmoid
+from ..nn.stacked import causal_conv, linear, rms_norm, swiglu
+from .lmm import LMM
+from .segments import cut
+from .titans import Titans
+
+PARTS = ("fast", "velocity", "anchor")
+
+
+def walk(
+    model: Titans, ids: Int[Tensor, "b t"], state: State | None = None, segment: int = 64, schedule: str = "diagonal"
+) -> tuple[Float[Tensor, "b t d"], State]:
+    """`model.hidden` of right-padded ids, segment by segment; padding gives zeros.
+
+    Rows that end inside a chunk keep their place in it, and then, as in `model.hidden`, all rows go token by token.
+
+    Raises ValueError unless the model is an LMM and `segment` a multiple of its chunk: in a group layers stand at
+    different segments, and must stand at the same place of their chunks.
+    """
+    chunk = model.config.chunk_size
+    if segment % chunk:
+        raise ValueError(f"segment must be a multiple of chunk_size = {chunk}, got {segment}")
+    stack, state = lmm_stack(model), state or model.start(len(ids))
+    cuts = rearrange(cut(ids, model.config.pad, size=segment), "b s t -> s b t")
+    real = cuts != model.config.pad
+    tops, tree = FOLDS[schedule](stack, tree_of(state), Grid(model.embedding(cuts), real.sum(-1)))
+    hidden = rearrange(model.norm(tops).masked_fill(~real[..., None], 0), "s b t d -> b (s t) d")
+    hidden = F.pad(hidden, (0, 0, 0, max(ids.shape[1] - hidden.shape[1], 0)))[:, : ids.shape[1]]
+    return hidden, State(state_of(tree, state), (), state.step + ids.shape[1])
+
+
+def lmm_stack(model: Titans) -> Stack:
+    """The blocks as one stack; ValueError for a model that is no LMM."""
+    first: Any = model.blocks[0]
+    if not isinstance(first.mixer, LMM):
+        raise ValueError(
+            f"architecture must be lmm to be walked in groups of layers, got {model.config.architecture!r}"
+        )
+    names = [name for name, _ in first.named_parameters() if not name.endswith("persistent") and ".init." not in name]
+    weights = {name: torch.stack([block.get_parameter(name) for block in model.blocks]) for name in names}
+    options, sizes = model.config.memory, first.mixer.memory.gates.sizes
+
+    def cell(weights: Tree, x: Tensor, state: Tree, lengths: Tensor) -> tuple[Tensor, Tree]:
+        own = {name.removeprefix("mixer.memory."): weight for name, weight in weights.items()}
+        seen = rms_norm(x, own["mixer.norm.weight"])
+        qkv = linear(seen, own["qkv.weight"].mT)
+        heard, tail = convolved(qkv, state["conv"], own.get("conv.weight"), lengths)
+        q, k, v = rearrange(wide(F.silu(heard)), "g b t (n h e) -> n (g b h) t e", n=3, h=options.heads)
+        rows = Rows(F.normalize(q, dim=-1), F.normalize(k, dim=-1), v, *gates(own, seen, options, sizes))
+        each = repeat(lengths, "g b -> (g b h)", h=options.heads)
+        y, memory = chunkwise(chunk_state(state), rows, form(own, options, x.shape[1]), each)
+        y = rearrange(y, "(g b h) t e -> g (b t h) 1 e", g=len(x), h=options.heads, b=x.shape[1])
+        y = rearrange(
+            rms_norm(y, own["out_norm.weight"]), "g (b t h) 1 e -> g b t (h e)", b=x.shape[1], h=options.heads
+        )
+        x = x + linear(y * F.silu(linear(seen, own["out_gate.weight"].mT)), own["out.weight"].mT)
+        fed = swiglu(rms_norm(x, own["norm.weight"]), own["feed.up.weight"].mT, own["feed.down.weight"].mT)
+        return x + fed, chunk_tree(memory, len(x)) | {"conv": tail}
+
+    return Stack(cell, weights)
+
+
+def convolved(
+    qkv: Float[Tensor, "g b t c"], past: Float[Tensor, "g b p c"], kernel: Tensor | None, lengths: Int[Tensor, "g b"]
+) -> tuple[Tensor, Tensor]:
+    """The convolution over a text whose last tokens are `past`, and the last tokens it leaves."""
+    p, seen = past.shape[2], torch.cat([past, qkv], dim=2)
+    index = lengths[..., None] + torch.arange(p, device=qkv.device)
+    tail = seen.gather(2, repeat(index, "g b p -> g b p c", c=qkv.shape[3]))
+    return qkv if kernel is None else causal_conv(seen, kernel)[:, :, p:], tail
+
+
+def gates(own: Tree, seen: Float[Tensor, "g b t d"], options: Any, sizes: list[int]) -> tuple:
+    """theta, log eta and log(1 - alpha), as `Rows` wants them."""
+    said = linear(seen, own["gates.linear.weight"].mT) + own["gates.linear.bias"][:, None, None]
+    said = wide(rearrange(said, "g b t (h n) -> (g b h) t n", h=options.heads))
+    lr, momentum, *keep = said.split(sizes, dim=-1)
+    kept = tuple(log_sigmoid(-part) for part in keep)
+    return lr.sigmoid() * options.largest_lr, log_sigmoid(momentum) if options.momentum else None, kept or None
+
+
+def form(own: Tree, options: Any, batch: int) -> Form:
+    """How the memories of a group are walked."""
+    norm = None
+    if options.norm:
+        gain, bias = (repeat(wide(own[name]), "g h d -> (g b h) 1 d", b=batch) for name in ("norm_gain", "norm_bias"))
+        norm = Norm(gain, bias)
+    return Form(options.chunk_size, norm, options.clip, options.recompute)
+
+
+def tree_of(state: State) -> Tree:
+    """The layers' states as one tree that leads with the layer."""
+    layers: list[LongTermState] = list(state.fast.values())  # type: ignore[arg-type]
+    trees = [chunk_tree(each.memory, 1) | {"conv": each.conv[None]} for each in layers]
+    return {name: torch.cat([tree[name] for tree in trees]) for name in trees[0]}
+
+
+def state_of(tree: Tree, like: State) -> dict[str, Any]:
+    """The layers' states again."""
+    made: dict[str, Any] = {}
+    for i, (layer, own) in enumerate(like.fast.items()):
+        part = {name: leaf[i : i + 1] for name, leaf in tree.items()}
+        made[layer] = LongTermState(chunk_state(part), part["conv"][0], own.chunk_size)  # type: ignore[attr-defined]
+    return made
+
+
+def chunk_tree(memory: ChunkState, group: int) -> Tree:
+    """A memory's tensors by name, the group in front of its rows."""
+    named = {f"{part}.{name}": leaf for part in PARTS for name, leaf in getattr(memory, part).items()}
+    return {name: leaf.unflatten(0, (group, -1)) for name, leaf in (named | {"seen": memory.seen}).items()}
+
+
+def chunk_state(tree: Tree) -> ChunkState:
+    """The memory again, its group and rows as one dimension."""
+    parts = {
+        part: {
+            name.removeprefix(f"{part}."): leaf.flatten(0, 1) for name, leaf in tree.items() if name.startswith(part)
+        }
+        for part in PARTS
+    }
+    return ChunkState(**parts, seen=tree["seen"].flatten())

@@ -1,0 +1,41 @@
+"""What a config of ARMT or PRMT4 allows, and which models have a diagonal schedule."""
+
+import pytest
+import torch
+
+from models.small_layers import KINDS, config
+from ttmem.core.schedule import stack_of
+from ttmem.models import LayeredConfig, ModelConfig, TitansConfig, build, config_of
+from ttmem.models.base import MemoryModel
+from ttmem.tasks.characters import BAR
+
+every = pytest.mark.parametrize("kind", KINDS)
+
+
+@every
+def test_layered_models_are_memory_models_and_their_configs_come_back_from_plain_values(kind):
+    own = config(kind)
+    assert config_of(vars(own)) == own and isinstance(build(own), MemoryModel)
+    assert isinstance(config_of({"architecture": "mac"}), TitansConfig) and isinstance(config_of({}), ModelConfig)
+    assert all(map(torch.equal, build(own, seed=3).parameters(), build(own, seed=3).parameters()))
+
+
+@pytest.mark.parametrize("memory", ["tokens", "forward", "full", "rmt", "rmt4"])
+def test_a_model_whose_memory_crosses_layers_has_no_diagonal_schedule(memory):
+    with pytest.raises(ValueError, match="schedule must be sequential for .*: (it|a write)"):
+        stack_of(build(ModelConfig(memory=memory)))
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("layers", 0), ("schedule", "row"), ("target", "key"), ("dim", 12), ("key", 0)],
+)
+def test_a_bad_config_is_refused_by_the_name_of_its_field(field, value):
+    with pytest.raises(ValueError, match=f"^{field} must be"):
+        LayeredConfig(**{field: value})
+
+
+def test_a_segment_ends_by_separator_or_by_size_not_both():
+    with pytest.raises(ValueError, match="either separator or segment_size"):
+        LayeredConfig(segment_size=4)
+    assert LayeredConfig().separator == BAR
