@@ -25,8 +25,11 @@ from ttmem.zoo import load
 HERE = Path(__file__).parent
 KINDS = ("tokens", "neural-memory", "memory-mlp")
 CELLS = [f"{kind}-{size}" for size in ("n1", "n2") for kind in KINDS] + ["tokens-n8"]
+CELLS += [f"{kind}-{size}" for kind in ("rmt4", "prmt4") for size in ("n1", "n2", "n4")]
 BASELINES = ["none-n2", "forward-n2", "full-n2"]
+BASELINES += [f"{kind}-{size}" for kind in ("rmt", "armt") for size in ("n1", "n2", "n4")]
 DECK = {"neural-memory-n1": 0.999, "memory-mlp-n1": 0.947, "neural-memory-n2": 0.721, "memory-mlp-n2": 0.045}
+DECK |= {"rmt4-n1": 0.99, "rmt4-n2": 0.0, "prmt4-n1": 0.06, "prmt4-n2": 0.0}
 KEPT = (
     "exact_match",
     "exact_match_reset",

@@ -1,0 +1,18 @@
+"""RMT on two pairs of 4 + 4 characters in two segments of 16-32 characters, a baseline: reported, whatever it is.
+
+    ttmem train experiments/rmt_n2.py
+    ttmem eval runs/rmt-n2/model.safetensors --task N2-K4V4-S2_16-32
+
+Seeds 0, 1, 2 (--override train.seed=1 --out runs/rmt-n2-1). What they gave, and the time each took: results.json,
+made by cells.py.
+"""
+
+from ttmem.models import ModelConfig
+from ttmem.training import Experiment, TrainConfig
+
+EXPERIMENT = Experiment(
+    name="rmt-n2",
+    task="N2-K4V4-S2_16-32",
+    model=ModelConfig(memory="rmt", layers=3, slots=32),
+    train=TrainConfig(steps=1500, batch=32, muon_lr=0.01, warmup=100, decay=0.5, floor=0.01, eval_every=150),
+)
