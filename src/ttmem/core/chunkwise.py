@@ -83,9 +83,8 @@ class Form(NamedTuple):
 
 
 class Span(NamedTuple):
-    """`chunks` of `size` tokens from token `start` of a call; `begun`: they go on in a chunk that has its anchor."""
+    """`chunks` of `size` tokens; `begun`: they go on in a chunk that has its anchor."""
 
-    start: int
     chunks: int
     size: int
     begun: bool = False
@@ -98,21 +97,55 @@ def chunkwise(
 
     `phase` is `state.seen` modulo the chunk, where the caller knows it; else it is looked up.
 
-    Rows are left-aligned: tokens at and behind a row's `lengths` write nothing, and their outputs mean nothing. Where
-    rows stand at different places of their chunks, the sequence goes token by token.
+    Rows are left-aligned: tokens at and behind a row's `lengths` write nothing, and their outputs mean nothing.
+    They may stand at different places of their chunks.
     """
     t = rows.q.shape[1]
     phase = common_phase(state.seen, form.chunk) if phase is None else phase
-    if phase is None or t == 1:
+    if t == 1:
         return tokenwise(state, rows, form, lengths)
+    if phase is None:
+        return staggered(state, rows, form, lengths)
     count = state.seen + (t if lengths is None else lengths)
-    rows = rows if lengths is None else silent(rows, lengths)
+    y, state = walked(state, rows if lengths is None else silent(rows, lengths), form, phase)
+    return y, state._replace(seen=count)
+
+
+def walked(state: ChunkState, rows: Rows, form: Form, phase: int) -> tuple[Float[Tensor, "n t d"], ChunkState]:
+    """Span by span, from a place inside the chunk that all rows share; `seen` is left to the caller."""
     walk = _recomputed if form.recompute and torch.is_grad_enabled() else _walk
-    outs, found = [], spans(t, phase, form)
+    outs, found = [], spans(rows.q.shape[1], phase, form)
     for span, part in zip(found, rows.split([span.chunks * span.size for span in found]), strict=True):
-        y, state = walk(state, part, span, form, lengths)
+        y, state = walk(state, part, span, form)
         outs.append(y)
-    return torch.cat(outs, dim=1), state._replace(seen=count)
+    return torch.cat(outs, dim=1), state
+
+
+def staggered(
+    state: ChunkState, rows: Rows, form: Form, lengths: Int[Tensor, "n"] | None
+) -> tuple[Float[Tensor, "n t d"], ChunkState]:
+    """Rows that stand at different places of their chunks, on one grid: as many silent tokens stand in front of a row
+    as its chunk has seen, so that all chunks end together.
+
+        place 0    a b c d | e f g . | . .        chunk 4; a dot is silent
+        place 2    . . a b | c d e f | g .        a, b go on at the anchor that the row's chunk has
+    """
+    t, place = rows.q.shape[1], (state.seen % form.chunk)[:, None]
+    own = torch.arange(t + form.chunk - 1, device=place.device) - place
+    end = t if lengths is None else lengths[:, None]
+    y, after = walked(state, muted(picked(rows, own.clamp(0, t - 1)), (own >= 0) & (own < end)), form, 0)
+    back = (place + torch.arange(t, device=place.device))[..., None]
+    return y.gather(1, back.expand_as(rows.q)), after._replace(seen=state.seen + (t if lengths is None else lengths))
+
+
+def picked(rows: Rows, index: Int[Tensor, "n s"]) -> Rows:
+    """The tokens at these places of each row."""
+
+    def pick(x: Any) -> Any:
+        return None if x is None else x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+    keep = None if rows.keep is None else tuple(map(pick, rows.keep))
+    return Rows(pick(rows.q), pick(rows.k), pick(rows.v), pick(rows.lr), pick(rows.momentum), keep)
 
 
 def common_phase(count: Int[Tensor, "n"], chunk: int) -> int | None:
@@ -126,39 +159,42 @@ def spans(t: int, phase: int, form: Form) -> list[Span]:
 
     Only the states of one group are stored at a time; groups of about sqrt(chunks) cost the least memory.
 
-    >>> [(span.start, span.chunks, span.size) for span in spans(23, 3, Form(chunk=4))]
-    [(0, 1, 1), (1, 2, 4), (9, 2, 4), (17, 1, 4), (21, 1, 2)]
+    >>> [(span.chunks, span.size) for span in spans(23, 3, Form(chunk=4))]
+    [(1, 1), (2, 4), (2, 4), (1, 4), (1, 2)]
     """
     head = min(t, -phase % form.chunk)
     whole, rest = divmod(t - head, form.chunk)
     group = max(1, math.isqrt(whole) if form.recompute else whole)
-    found = [Span(0, 1, head, True)] if head else []
-    found += [Span(head + i * form.chunk, min(group, whole - i), form.chunk) for i in range(0, whole, group)]
-    return [*found, Span(t - rest, 1, rest)] if rest else found
+    found = [Span(1, head, True)] if head else []
+    found += [Span(min(group, whole - i), form.chunk) for i in range(0, whole, group)]
+    return [*found, Span(1, rest)] if rest else found
 
 
 def silent(rows: Rows, lengths: Int[Tensor, "n"]) -> Rows:
     """The rows, in which tokens behind their row's length write nothing."""
-    heard = (torch.arange(rows.q.shape[1], device=lengths.device) < lengths[:, None]).to(rows.lr.dtype)
-    each = heard[..., None]
+    return muted(rows, torch.arange(rows.q.shape[1], device=lengths.device) < lengths[:, None])
+
+
+def muted(rows: Rows, heard: Bool[Tensor, "n t"]) -> Rows:
+    """The rows, in which only tokens that are heard write."""
+    loud = heard.to(rows.lr.dtype)
+    each = loud[..., None]
     momentum = None if rows.momentum is None else rows.momentum * each
     keep = None if rows.keep is None else tuple(part * each for part in rows.keep)
-    return rows._replace(lr=rows.lr * each, momentum=momentum, keep=keep, heard=heard)
+    return rows._replace(lr=rows.lr * each, momentum=momentum, keep=keep, heard=loud)
 
 
 def _recomputed(*call: Any) -> tuple[Tensor, ChunkState]:
     return checkpoint(_walk, *call, use_reentrant=False, preserve_rng_state=False)
 
 
-def _walk(
-    state: ChunkState, rows: Rows, span: Span, form: Form, lengths: Int[Tensor, "n"] | None
-) -> tuple[Tensor, ChunkState]:
+def _walk(state: ChunkState, rows: Rows, span: Span, form: Form) -> tuple[Tensor, ChunkState]:
     """Chunks of equal size, one after another; the coefficients of all of them in one call per layer."""
     outs = []
     weights = zip(*(weight.chunks() for weight in chunk_weights(rows, span.chunks)), strict=True)
-    for i, (part, own) in enumerate(zip(rows.split([span.size] * span.chunks), weights, strict=True)):
+    for part, own in zip(rows.split([span.size] * span.chunks), weights, strict=True):
         if not span.begun:
-            state = anchored(state, None if lengths is None else lengths > span.start + i * span.size)
+            state = anchored(state, None if part.heard is None else part.heard[:, 0] > 0)
         y, state = write_chunk(state, part, own, form)
         outs.append(y)
     return torch.cat(outs, dim=1), state

@@ -34,7 +34,7 @@ def walk(
 ) -> tuple[Float[Tensor, "b t d"], State]:
     """`model.hidden` of right-padded ids, segment by segment; padding gives zeros.
 
-    Rows that end inside a chunk keep their place in it, and then, as in `model.hidden`, all rows go token by token.
+    Rows that end inside a chunk keep their place in it.
 
     Raises ValueError unless the model is an LMM and `segment` a multiple of its chunk: in a group layers stand at
     different segments, and must stand at the same place of their chunks.
