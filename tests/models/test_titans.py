@@ -271,7 +271,7 @@ def test_a_model_learns_random_texts_by_heart(kind):
         assert (steps := steps + 1) <= 60
         torch.nn.utils.clip_grad_norm_(made.parameters(), 1.0)
         optimizer.step()
-    assert gradients(fresh, ids)[0] == pytest.approx(log(12), abs=0.2)
+    assert 0 < gradients(fresh, ids)[0] - log(12) < 1.5  # a tied head guesses the token itself at first
 
 
 COMPILED = """
