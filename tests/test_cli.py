@@ -117,6 +117,15 @@ def test_eval_gives_the_promised_json(room, capsys):
     assert found["memory_bytes"] == 256 and len(found["write_loss"]) == 3
 
 
+def test_a_curve_of_several_checkpoints_pools_those_of_one_name(room, capsys):
+    pytest.importorskip("matplotlib")
+    words = "tokens-n2 mine.safetensors --samples 20 --steps 1 3 --task N1-K1V1-V62 --plot all.png"
+    found = said(capsys, "curve", *words.split())
+    assert found["task"] == "N1-K1V1-V62"
+    assert [(p["steps"], p["samples"]) for p in found["points"]] in ([(1, 40), (3, 40)], [(1, 20), (3, 20)] * 2)
+    assert (room / "all.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_eval_leaves_the_curve_of_thirty_steps_as_an_image(room, capsys):
     pytest.importorskip("matplotlib")
     found = said(capsys, "eval", "tokens-n2", "--samples", "2", "--plot", "curve.png", "--task", "N1-K1V1-V62")

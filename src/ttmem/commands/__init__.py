@@ -6,6 +6,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from .base import Command
+from .curve import Curve
 from .demo import Demo
 from .evaluate import Eval
 from .inspect import Inspect
@@ -18,12 +19,13 @@ COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "models": Models,
     "eval": Eval,
+    "curve": Curve,
     "write": Write,
     "ask": Ask,
     "inspect": Inspect,
 }
 
-__all__ = ["COMMANDS", "Ask", "Command", "Demo", "Eval", "Inspect", "Models", "Train", "Write", "parse"]
+__all__ = ["COMMANDS", "Ask", "Command", "Curve", "Demo", "Eval", "Inspect", "Models", "Train", "Write", "parse"]
 
 
 def parse(words: Sequence[str]) -> Command:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .capacity import Point
 from .report import Report
 
 OURS, THEIRS, GREY = "#1f5fa8", "#c9822b", "#8a8f98"
@@ -79,6 +80,30 @@ def curve_image(path: str | Path, reports: Sequence[Report], trained: int | None
     figure, (left, right) = panels(2)
     write_loss(left, max(reports, key=lambda report: len(report.write_loss)).write_loss)
     exact_match(right, reports, trained)
+    return save(figure, path)
+
+
+def capacity_image(path: str | Path, points: Sequence[Point], task: str) -> Path:
+    """Write exact match against bytes, write steps and seconds to write, a colour for each memory, with 95 %."""
+    figure, axes = panels(3)
+    labels = ("memory (bytes)", "write steps", "time to write a context (ms)")
+    for i, name in enumerate(dict.fromkeys(point.name for point in points)):
+        own = sorted((p for p in points if p.name == name), key=lambda p: p.steps or 1)
+        score = [p.exact_match for p in own]
+        low = [p.exact_match - p.interval[0] for p in own]
+        high = [p.interval[1] - p.exact_match for p in own]
+        places = [p.memory_bytes for p in own], [p.steps or 1 for p in own], [1e3 * p.write_seconds for p in own]
+        for panel, place in zip(axes, places, strict=True):
+            panel.errorbar(place, score, [low, high], marker="o", markersize=4, capsize=2, color=f"C{i}", label=name)
+    for panel, label in zip(axes, labels, strict=True):
+        panel.set(xlabel=label, ylabel="exact match, test", ylim=(-0.03, 1.03), title=task)
+    kept, steps = sorted({p.memory_bytes for p in points}), sorted({p.steps or 1 for p in points})
+    axes[0].set(xscale="log", xlim=(kept[0] / 2, kept[-1] * 2))
+    axes[0].set_xticks(kept, [f"{number:,}" for number in kept], rotation=30)
+    axes[0].minorticks_off()
+    axes[1].set_xticks(steps)
+    axes[2].set_xlim(left=0)
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     return save(figure, path)
 
 

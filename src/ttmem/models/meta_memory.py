@@ -92,6 +92,8 @@ class MetaMemory(nn.Module):
     (torch.Size([3, 4, 32]), torch.Size([2, 3]))
     """
 
+    takes_steps = True  # a write of any number of steps can be asked for
+
     def __init__(self, backbone: Backbone, memory: Memory, config: WriteConfig = WriteConfig(), pad: int = 0):
         super().__init__()
         if memory.dim != backbone.dim:

@@ -31,6 +31,8 @@ class PRMT4(Layered):
     (torch.Size([2, 3, 2, 8, 8]), torch.Size([2, 2]))
     """
 
+    takes_steps = True
+
     def __init__(self, config: LayeredConfig):
         super().__init__(config, config.network.weights(config.layers, small_deviation(config)))
         self.memory = config.network

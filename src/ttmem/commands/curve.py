@@ -1,0 +1,76 @@
+"""`ttmem curve`: what several memories hold, against what they cost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from .base import Command, columns, unset
+from .evaluate import placed
+
+if TYPE_CHECKING:
+    from ..evals import Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve(Command):
+    """Exact match of several checkpoints on one task, against bytes of memory, write steps and seconds to write."""
+
+    checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT ...")]
+    """Files, or names of shipped checkpoints; those of one name (seeds of one experiment) are pooled."""
+    task: Annotated[str | None, unset("NAME")] = None
+    """Such as N8-K2V2-V62; by default the task of the first checkpoint."""
+    steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...")] = (1, 2, 3, 5, 8)
+    """Write steps, for memories that are written by gradient steps."""
+    samples: int = 2_000
+    """Contexts for each point, with one question each."""
+    seed: int = 1
+    """Of the test split."""
+    plot: Annotated[Path | None, unset("PATH")] = None
+    """Where to leave the picture (.png, .svg, .pdf)."""
+    device: str = "cpu"
+    """Such as cuda."""
+
+    def run(self) -> None:
+        from ..evals.plots import capacity_image, pyplot
+
+        if not self.checkpoints:
+            raise ValueError("CHECKPOINT is missing: name one or more, as in ttmem curve tokens-n2 neural-memory-n2")
+        if self.plot:
+            pyplot()  # fails before the work where there is no matplotlib
+        task, points = self.measured()
+        if self.plot:
+            capacity_image(self.plot, points, task)
+        self.tell({"task": task, "points": [point.as_dict() for point in points]}, table(points))
+
+    def measured(self) -> tuple[str, list["Point"]]:
+        """The task's name, and the points of all checkpoints."""
+        from ..evals.capacity import measure, pooled
+        from ..zoo import load
+
+        loaded = [load(where) for where in self.checkpoints]
+        task = loaded[0].make_task(self.task)
+        points = [
+            point
+            for each in loaded
+            for point in measure(
+                str(each.facts.get("name", each.name)),
+                placed(each.model, self.device),
+                task,
+                self.steps,
+                self.samples,
+                self.seed,
+            )
+        ]
+        return task.name, pooled(points)
+
+
+def table(points: list[Any]) -> str:
+    """The points for people."""
+    rows = [["memory", "steps", "exact match", "95 %", "reset", "bytes", "ms to write"]]
+    for p in points:
+        low, high = p.interval
+        cells = [p.name, "-" if p.steps is None else str(p.steps), f"{p.exact_match:.4f}", f"{low:.4f} to {high:.4f}"]
+        rows.append([*cells, f"{p.exact_match_reset:.4f}", f"{p.memory_bytes:,}", f"{1e3 * p.write_seconds:.2f}"])
+    return columns(rows)
