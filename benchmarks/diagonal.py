@@ -213,7 +213,8 @@ def main() -> None:
             print(line(rows[-1]), flush=True)
             if out:
                 said = {"setting": asdict(setting), "torch": torch.__version__, "rows": rows}
-                (out / "diagonal.json").write_text(json.dumps(said, indent=1) + "\n")
+                out.mkdir(parents=True, exist_ok=True)
+        (out / "diagonal.json").write_text(json.dumps(said, indent=1) + "\n")
     except LawBroken as broken:
         sys.exit(f"no speed is printed, a law is broken: {broken}")
     if out:

@@ -1,0 +1,37 @@
+"""The benchmark of the two walks measures what it says, and refuses to where they differ."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def test_a_quick_run_leaves_numbers_and_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, str(FOLDER / "diagonal.py"), "--quick", "--kinds", "prmt4", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads((tmp_path / "diagonal.json").read_text())
+    assert "prmt4" in done.stdout and {row["kind"] for row in found["rows"]} == {"prmt4"}
+    assert (tmp_path / "diagonal.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_walks_that_differ_are_not_timed(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    spec = importlib.util.spec_from_file_location("diagonal", FOLDER / "diagonal.py")
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "diagonal", made)
+    spec.loader.exec_module(made)
+    model = made.make("armt", 8, made.Setting(layers=1, dim=16, heads=2))
+    weight = next(model.parameters())
+
+    def wrong(schedule):
+        return (weight * (1.001 if schedule == "diagonal" else 1.0)).square().sum()
+
+    with pytest.raises(made.LawBroken, match="armt: diagonal is .* off sequential"):
+        made.check_same("armt", model, wrong, 1e-10)
