@@ -22,6 +22,9 @@ NAMES = (
     "neural-memory-n2",
     "memory-mlp-n2",
     "tokens-n8",
+    "prmt4-n1",
+    "prmt4-n2",
+    "prmt4-n4",
 )
 """What is shipped: the kind of memory, and how many pairs it was trained to hold."""
 
