@@ -25,7 +25,7 @@ def model(architecture: str = "mac", **changes) -> TitansForCausalLM:
     made = TitansForCausalLM(config(architecture, **changes)).double().eval()
     with torch.no_grad():
         for weight in made.parameters():
-            weight.add_(torch.randn_like(weight) * 0.3)
+            weight.add_(torch.randn_like(weight) * 0.5)
     return made
 
 
