@@ -1,0 +1,120 @@
+"""BABILong: facts of bAbI in books, trained on up to 512 tokens, asked in up to 64k.
+
+    TTMEM_DATA=DATA python experiments/babilong.py --study qa1 --seeds 0 1 2     # DATA holds babi/ and gutenberg/
+    TTMEM_DATA=DATA python experiments/babilong.py --study qa1 --table
+
+ARMT, PRMT4, RMT4 and Titans (MAC, LMM), all small, with a token a word. The way there is BABILong's: facts alone, then
+contexts of twice the length again and again. The context is read once, then gone; the question is asked of the state
+alone. Accuracy (exact match) on the test split, stories and books of its own, with 95 % intervals over samples and
+seeds, and with the memory reset: what the question alone gives away.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import study
+from torch import nn
+
+from ttmem.evals import evaluate, wilson
+from ttmem.models import Config, LayeredConfig, ModelConfig, TitansConfig
+from ttmem.tasks import BabiLong, make_task
+from ttmem.training import Stage, TrainConfig
+
+SEGMENT, TRAINED = 64, "512"
+SAMPLES = {"0k": 500, "512": 500, "1k": 250, "2k": 250, "4k": 100, "8k": 100, "16k": 50, "32k": 25, "64k": 25}
+"""Contexts of each length on which a model is tested."""
+ROWS = 25
+"""Contexts that are read side by side in the test."""
+TOKENS = 2**14
+"""Tokens that are read at once in the test: each of them makes logits of the whole vocabulary."""
+VOCAB, PAD = BabiLong.vocab, BabiLong.pad
+VARIANTS: dict[str, Config] = {
+    name: LayeredConfig(name, vocab=VOCAB, dim=64, layers=3, separator=None, segment_size=SEGMENT, pad=PAD)
+    for name in ("armt", "prmt4")
+}
+VARIANTS["rmt4"] = ModelConfig(
+    vocab=VOCAB, dim=64, layers=3, memory="rmt4", slots=16, separator=None, segment_size=SEGMENT
+)
+for name in ("mac", "lmm"):
+    VARIANTS[name] = TitansConfig(
+        name, vocab=VOCAB, dim=64, layers=3, heads=2, segment_size=SEGMENT, recompute=False, pad=PAD
+    )
+TRAIN = TrainConfig(
+    steps=2500, batch=16, muon_lr=0.02, warmup=100, decay=0.3, floor=0.01, eval_every=250, eval_samples=100
+)
+
+
+def stages(kind: str) -> tuple[Stage, ...]:
+    """Facts alone, then ever more of the books around them; the last length stays until the steps are used up."""
+    before = [Stage(f"babilong:{kind}:{length}", threshold=0.9, max_steps=500) for length in ("0k", "128", "256")]
+    return (*before, Stage(f"babilong:{kind}:{TRAINED}", rehearsal=0.2))
+
+
+class InPieces(nn.Module):
+    """A model that reads long contexts a piece of whole segments after the other, which gives the same memory."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+        self.start, self.read = model.start, model.read
+
+    def write(self, state: Any, context: Any, steps: int | None = None) -> Any:
+        """The memory behind the context, and the log of its last piece."""
+        size = max(TOKENS // len(context) // SEGMENT, 1) * SEGMENT
+        log = None
+        for piece in context.split(size, dim=1):
+            state, log = self.model.write(state, piece, steps)
+        return state, log
+
+
+def measure(kind: str) -> Any:
+    """Accuracy at every length."""
+
+    def ask(model: Any) -> dict:
+        found = {}
+        for length, samples in SAMPLES.items():
+            task = make_task(f"babilong:{kind}:{length}")
+            reports = [evaluate(InPieces(model), task, ROWS, seed) for seed in range(1, samples // ROWS + 1)]
+            right = sum(round(report.exact_match * ROWS) for report in reports)
+            reset = sum(report.exact_match_reset for report in reports) / len(reports)
+            found[length] = {"right": right, "samples": samples, "exact_match": right / samples, "reset": reset}
+        return {"lengths": found, "state_bytes": reports[0].memory_bytes}
+
+    return ask
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Accuracy against length, one line a variant."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
+    places = range(len(SAMPLES))
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = [row["lengths"] for row in rows if row["variant"] == variant]
+        right, asked = ([sum(row[n][what] for row in own) for n in SAMPLES] for what in ("right", "samples"))
+        mean = [r / a for r, a in zip(right, asked, strict=True)]
+        low, high = zip(*(wilson(r, a) for r, a in zip(right, asked, strict=True)), strict=True)
+        axes.plot(places, mean, marker="o", label=f"{variant} ({len(own)})")
+        axes.fill_between(places, low, high, alpha=0.12, linewidth=0)
+    reset = [row["lengths"][n]["reset"] for row in rows for n in SAMPLES]
+    axes.axhline(sum(reset) / len(reset), color="0.5", linewidth=0.8, linestyle=":", label="memory reset (all)")
+    axes.axvline(list(SAMPLES).index(TRAINED), color="0.6", linewidth=0.8, linestyle="--")
+    axes.set_xticks(list(places), list(SAMPLES))
+    axes.set(xlabel="context, tokens (trained up to the dashed line)", ylabel="accuracy, test", ylim=(-0.03, 1.03))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, title="model (seeds)")
+    figure.savefig(path, dpi=150)
+
+
+STUDIES = {
+    kind: study.Study(
+        f"babilong_{kind}", f"babilong:{kind}:{TRAINED}", VARIANTS, TRAIN, measure(kind), draw, stages(kind)
+    )
+    for kind in ("qa1", "qa2", "qa4", "qa5")
+}
+
+if __name__ == "__main__":
+    study.main(STUDIES)
