@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .gradient import META_GRADIENTS, at_step, check_meta_gradient, surprise
@@ -17,6 +18,9 @@ from .state import Log, State, Tree, detach, row_norm
 
 Step = Callable[[State, Any], tuple[State, Log]]
 """`step(state, data) -> (state, log)`: any way to write."""
+
+Gradient = Callable[[Tree, Any], tuple[Tree, Tensor]]
+"""`gradient(fast, data) -> (grads, losses)`: autograd's (`surprise`), or one written by hand."""
 
 
 def begin(rule: Rule, fast: Tree) -> State:
@@ -33,12 +37,23 @@ def gradient_step(objective: Objective, rule: Rule, rates: RateSource, meta: str
     if check_meta_gradient(meta) not in META_GRADIENTS:
         raise ValueError(f"one step has no meta_gradient {meta!r}: use scheduled_step, which knows how many there are")
 
+    step = step_along(lambda fast, data: surprise(objective, fast, data, meta), rule, rates)
+
+    def constant(state: State, data: Any) -> tuple[State, Log]:
+        written, log = step(state, data)
+        return detach(written), log
+
+    return constant if meta == "none" else step
+
+
+def step_along(gradient: Gradient, rule: Rule, rates: RateSource) -> Step:
+    """A write by one step of `rule` along any gradient."""
+
     def step(state: State, data: Any) -> tuple[State, Log]:
-        grads, losses = surprise(objective, state.fast, data, meta)
+        grads, losses = gradient(state.fast, data)
         change, velocity = rule.update(grads, state.velocity, state.fast, rates(state.step, data))
         fast = {name: weight + change[name] for name, weight in state.fast.items()}
-        written = State(fast, velocity, state.step + 1)
-        return detach(written) if meta == "none" else written, Log(losses, row_norm(grads).detach())
+        return State(fast, velocity, state.step + 1), Log(losses, row_norm(grads).detach())
 
     return step
 

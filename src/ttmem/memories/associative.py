@@ -16,10 +16,11 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..core.loop import fold, step_along
 from ..core.network import read, surprises
 from ..core.rates import Rates
 from ..core.rules import chain, forget, sgd, titans
-from ..core.state import Tree
+from ..core.state import State, Tree
 from ..nn.stacked import causal_conv, linear, rms_norm
 from .base import wide
 
@@ -201,34 +202,35 @@ class LayerNetwork:
         with torch.autocast(done.x.device.type, enabled=False):
             k, v = self.associations(weights, done)
             theta, rates = self.rates(weights, done.seen, real)
-            fast, past = ({name: state[name].flatten(0, 2) for name in names} for names in (self.names, self.memo))
-            memo: tuple = ({name: past[f"s{name[1:]}"] for name in fast}, ()) if past else ((), ())
-            active = repeat(real.any(-1), "g b -> (g b h) 1 1", h=self.heads).to(k.dtype)
-            for _ in range(self.steps if steps is None else steps):
-                fast, memo = self.step(fast, memo, (k, v, theta), rates, active)
-        written = fast | ({f"s{name[1:]}": s for name, s in memo[0].items()} if past else {})
-        return {name: leaf.view_as(state[name]) for name, leaf in written.items()}
+            step = step_along(self.gradient, RULES[self.momentum], lambda step, data: rates)
+            times = self.steps if steps is None else steps
+            written, _ = fold(step, self.state(state), [(k, v, theta)] * times)
+        leaves = written.fast | ({f"s{name[1:]}": s for name, s in written.velocity[0].items()} if self.momentum else {})
+        active = rearrange(real.any(-1), "g b -> g b 1 1 1")
+        return {name: torch.where(active, leaf.view_as(state[name]), state[name]) for name, leaf in leaves.items()}
+
+    def state(self, state: Tree) -> State:
+        """A state as the engine has it: a row for each layer, sample and head."""
+        rows = {name: leaf.flatten(0, 2) for name, leaf in state.items()}
+        fast = {name: rows[name] for name in self.names}
+        past = {name: rows[f"s{name[1:]}"] for name in fast} if self.momentum else ()
+        return State(fast, (past, ()))
 
     @property
     def names(self) -> list[str]:
         """The matrices in a state."""
         return [f"w{i + 1}" for i in range(self.depth)]
 
-    @property
-    def memo(self) -> list[str]:
-        """Their momenta in a state."""
-        return [f"s{i + 1}" for i in range(self.depth)] if self.momentum else []
-
-    def step(self, fast: Tree, memo: tuple, given: tuple, rates: Rates, active: Tensor) -> tuple[Tree, tuple]:
-        """One gradient step on `(k, v, theta)`; `rates` leave the momentum of rows that are not active as it is."""
-        k, v, theta = given
+    def gradient(self, fast: Tree, data: tuple[Tensor, Tensor, Tensor]) -> tuple[Tree, Tensor]:
+        """The gradient of `sum_t theta_t ||M(k_t) - v_t||^2` for data `(k, v, theta)`, and that sum before the step."""
+        k, v, theta = data
         found = surprises(fast, k, v, None, self.clip)
         grads = {
             name: (a * theta[..., i : i + 1]).mT @ delta
             for i, (name, (a, delta)) in enumerate(zip(fast, found, strict=True))
         }
-        change, memo = RULES[self.momentum].update(grads, memo, fast, rates)
-        return {name: w + active * change[name] for name, w in fast.items()}, memo
+        error = found[-1][1].detach() / 2
+        return grads, (theta[..., -1] * error.square().sum(-1)).sum(-1).detach()
 
     def associations(self, weights: Tree, done: Pass) -> tuple[Tensor, Tensor]:
         """Keys of length 1, and what the memory shall say to them, a row for each layer, sample and head."""
@@ -253,10 +255,8 @@ class LayerNetwork:
         weight, *means = said.split(self.depth, dim=-1)
         weight = weight.sigmoid() * here
         theta = weight / weight.sum(1, keepdim=True).clamp_min(1) / 2
-        active = here.any(1, keepdim=True)
         means = [(mean * here).sum(1, keepdim=True) / here.sum(1, keepdim=True).clamp_min(1) for mean in means]
-        alpha = self.by_name(means[-1].sigmoid())
-        return theta, Rates(1.0, self.by_name(torch.where(active, means[0].sigmoid(), 1)), alpha)
+        return theta, Rates(1.0, self.by_name(means[0].sigmoid()), self.by_name(means[-1].sigmoid()))
 
     def by_name(self, rates: Float[Tensor, "n 1 l"]) -> Tree:
         """The rate of each matrix."""
