@@ -26,6 +26,7 @@ ANYTHING = {
     "zoo",
 }
 LAYERS: dict[str, set[str]] = {
+    "checks": set(),
     "core": set(),
     "nn": set(),
     "tasks": set(),
@@ -116,7 +117,7 @@ def allowed(layer: str, name: str) -> bool:
     top = name.split(".")[0]
     if top in {"experiments", "benchmarks", "tests"}:
         return False
-    return top != PACKAGE or layer_of(name) in LAYERS[layer] | {layer, "__version__"}
+    return top != PACKAGE or layer_of(name) in LAYERS[layer] | {layer, "checks", "__version__"}
 
 
 def library_violations(source: Path) -> list[str]:

@@ -153,10 +153,10 @@ def test_the_gate_is_between_the_old_and_the_new_memory():
     assert (share > 0).all() and (share < 1).all()
 
 
-@pytest.mark.parametrize("changes", [{"replay": -1.0}, {"probes": 0}])
-def test_a_replay_that_cannot_be_is_refused(changes):
-    with pytest.raises(ValueError, match="replay must be >= 0 and probes >= 1"):
-        ModelConfig(memory="rmt4", **changes)
+@pytest.mark.parametrize(("field", "value", "least"), [("replay", -1.0, 0), ("probes", 0, 1)])
+def test_a_replay_that_cannot_be_is_refused(field, value, least):
+    with pytest.raises(ValueError, match=f"^{field} must be >= {least}, got {value}$"):
+        ModelConfig(memory="rmt4", **{field: value})
 
 
 def test_rmt_of_one_segment_is_the_forward_write():

@@ -250,7 +250,7 @@ def test_books_that_are_missing_or_too_short_are_named(folder):
         (lambda: BabiLong.from_name("babilong:qa1"), "must look like babilong:qa1:0k, .* got 'babilong:qa1'"),
         (lambda: BabiLong.from_name("babilong:qa6:1k"), "kind must be one of qa1, .*, qa5, got 'qa6'"),
         (lambda: BabiLong("qa1", -1), "length must be >= 0, got -1"),
-        (lambda: BabiLong.from_name("babilong:qa1:1k:s0"), "segment must be >= 1 or None, got 0"),
+        (lambda: BabiLong.from_name("babilong:qa1:1k:s0"), "segment must be >= 1, got 0"),
         (lambda: BabiLong("qa1", 0).sample(1, "user"), "split must be one of .*, got 'user'"),
         (lambda: BabiLong("qa1", 0).sample(1, queries=2), "queries must be 1, .*, got 2"),
         (lambda: BabiLong("qa1", 0).decode([3, VOCAB]), "id must be between 0 and 1057, got 1058"),

@@ -205,9 +205,10 @@ class LayerNetwork:
             step = step_along(self.gradient, RULES[self.momentum], lambda step, data: rates)
             times = self.steps if steps is None else steps
             written, _ = fold(step, self.state(state), [(k, v, theta)] * times)
-        leaves = written.fast | ({f"s{name[1:]}": s for name, s in written.velocity[0].items()} if self.momentum else {})
+        past = {f"s{name[1:]}": s for name, s in written.velocity[0].items()} if self.momentum else {}
+        leaves = written.fast | past
         active = rearrange(real.any(-1), "g b -> g b 1 1 1")
-        return {name: torch.where(active, leaf.view_as(state[name]), state[name]) for name, leaf in leaves.items()}
+        return {name: torch.where(active, leaves[name].view_as(old), old) for name, old in state.items()}
 
     def state(self, state: Tree) -> State:
         """A state as the engine has it: a row for each layer, sample and head."""

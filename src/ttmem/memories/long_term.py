@@ -19,6 +19,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..checks import at_least, one_of, positive
 from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
 from ..core.network import Norm, read
 from ..core.state import Tree, map_state
@@ -67,16 +68,11 @@ class LongTermConfig:
     recompute: bool = True
 
     def __post_init__(self):
-        for field, least in _LEAST.items():
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} must be >= {least}, got {getattr(self, field)}")
+        at_least(self, _LEAST)
         if self.dim % self.heads:
             raise ValueError(f"dim must be a multiple of heads = {self.heads}, got {self.dim}")
-        if self.forget not in FORGET:
-            raise ValueError(f"forget must be one of {', '.join(FORGET)}, got {self.forget!r}")
-        for field in ("lr_max", "clip"):
-            if getattr(self, field) is not None and not getattr(self, field) > 0:
-                raise ValueError(f"{field} must be > 0, got {getattr(self, field)}")
+        one_of(self, {"forget": FORGET})
+        positive(self, ("lr_max", "clip"))
 
     @property
     def largest_lr(self) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..checks import at_least, one_of
 from ..memories import MemoryMLP, MemoryTokens, NeuralMemory
 from .armt import ARMT
 from .forward_memory import ForwardMemory
@@ -43,10 +44,8 @@ class ModelConfig(CarryConfig, TransformerConfig):
     def __post_init__(self):
         TransformerConfig.__post_init__(self)
         CarryConfig.__post_init__(self)
-        if self.memory not in MODELS:
-            raise ValueError(f"memory must be one of {', '.join(MODELS)}, got {self.memory!r}")
-        if self.slots < 1 or self.memory_conv < 0:
-            raise ValueError(f"slots must be >= 1 and memory_conv >= 0, got {self.slots} and {self.memory_conv}")
+        one_of(self, {"memory": tuple(MODELS)})
+        at_least(self, {"slots": 1, "memory_conv": 0, "memory_hidden": 1})
 
 
 def tokens(config: ModelConfig) -> nn.Module:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from math import ceil
 
+from ..checks import at_least, one_of
 from ..core.schedule import FOLDS
 from ..memories.associative import TARGETS, AssociativeMatrix, LayerNetwork
+from .segments import check_cut
 
 LAYERED = ("armt", "prmt4")
 _CHOICES = {"architecture": LAYERED, "schedule": tuple(FOLDS), "target": TARGETS}
@@ -22,7 +24,6 @@ _LEAST = {
     "memory_depth": 1,
     "memory_expansion": 1,
     "steps": 1,
-    "segment_size": 1,
     "context_loss": 0,
 }
 
@@ -53,7 +54,7 @@ class LayeredConfig:
 
     >>> LayeredConfig(separator=None)
     Traceback (most recent call last):
-    ValueError: give either separator or segment_size, got None and None
+    ValueError: give either separator or segment_size, the other None, got None and None
     """
 
     architecture: str = "prmt4"
@@ -79,19 +80,13 @@ class LayeredConfig:
     pad: int = 0
 
     def __post_init__(self):
-        for field, least in _LEAST.items():
-            value = getattr(self, field)
-            if value is not None and not value >= least:
-                raise ValueError(f"{field} must be >= {least}, got {value}")
-        for field, choices in _CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(f"{field} must be one of {', '.join(choices)}, got {getattr(self, field)!r}")
+        at_least(self, _LEAST)
+        one_of(self, _CHOICES)
         if self.dim % (2 * self.heads):
             raise ValueError(f"dim must be a multiple of 2 heads = {2 * self.heads}, got {self.dim}")
         if self.dim % (self.memory_heads or 1):
             raise ValueError(f"dim must be a multiple of memory_heads = {self.memory_heads}, got {self.dim}")
-        if (self.separator is None) == (self.segment_size is None):
-            raise ValueError(f"give either separator or segment_size, got {self.separator} and {self.segment_size}")
+        check_cut(self.separator, self.segment_size)
 
     @property
     def hidden_size(self) -> int:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..checks import at_least, one_of, positive
 from ..core.gradient import check_meta_gradient
 from ..core.loop import begin, fold, scheduled_step
 from ..core.objectives import Objective, token_loss
@@ -59,13 +60,9 @@ class WriteConfig:
 
     def __post_init__(self):
         check_meta_gradient(self.meta_gradient)
-        if self.rule not in RULES:
-            raise ValueError(f"rule must be one of {', '.join(RULES)}, got {self.rule!r}")
-        if not min(self.steps, self.weight) >= 0 or not min(self.lr, self.memory_lr) > 0:
-            raise ValueError(
-                f"steps and weight must be >= 0 and lr, memory_lr > 0, got {self.steps}, {self.weight}, {self.lr}, "
-                f"{self.memory_lr}"
-            )
+        one_of(self, {"rule": tuple(RULES)})
+        at_least(self, {"steps": 0, "weight": 0})
+        positive(self, ("lr", "memory_lr"))
         self.make_rule()
         self.make_rates(["mem"])
 

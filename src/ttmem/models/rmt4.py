@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..checks import at_least
 from ..core.objectives import Objective
 from ..core.state import Log, State, Tree
 from ..memories.base import Source
@@ -47,8 +48,7 @@ class CarryConfig(WriteConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.replay < 0 or self.probes < 1:
-            raise ValueError(f"replay must be >= 0 and probes >= 1, got {self.replay} and {self.probes}")
+        at_least(self, {"replay": 0, "probes": 1})
         check_cut(self.separator, self.segment_size)
 
 

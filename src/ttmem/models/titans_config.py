@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from ..checks import at_least, one_of
 from ..memories.long_term import LongTermConfig
 
 ARCHITECTURES = ("lmm", "mac", "mag", "mal", "swa", "full")
@@ -82,13 +83,8 @@ class TitansConfig:
     pad: int = 257
 
     def __post_init__(self):
-        for field, least in _LEAST.items():
-            value = getattr(self, field)
-            if value is not None and not value >= least:
-                raise ValueError(f"{field} must be >= {least}, got {value}")
-        for field, choices in _CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(f"{field} must be one of {', '.join(choices)}, got {getattr(self, field)!r}")
+        at_least(self, _LEAST)
+        one_of(self, _CHOICES)
         self._check_together()
 
     def _check_together(self) -> None:

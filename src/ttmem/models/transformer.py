@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..checks import at_least, one_of
 from ..nn.attention import attend, attend_near, visible
 from ..nn.layers import CausalConv, RMSNorm, SwiGLU, rotary
 from .base import spread
@@ -44,15 +45,10 @@ class TransformerConfig:
     window: int | None = None
 
     def __post_init__(self):
-        for field in ("vocab", "dim", "layers", "heads"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be >= 1, got {getattr(self, field)}")
+        at_least(self, {"vocab": 1, "dim": 1, "layers": 1, "heads": 1, "hidden": 1, "conv": 0, "window": 1})
+        one_of(self, {"positions": ("none", "rope")})
         if self.dim % self.heads or (self.positions == "rope" and self.dim // self.heads % 2):
             raise ValueError(f"heads must divide dim (into even parts with rope), got {self.heads} and {self.dim}")
-        if self.positions not in ("none", "rope"):
-            raise ValueError(f"positions must be none or rope, got {self.positions!r}")
-        if self.conv < 0 or (self.window is not None and self.window < 1):
-            raise ValueError(f"conv must be >= 0 and window >= 1 or None, got {self.conv} and {self.window}")
 
 
 class Attention(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
+from ..checks import at_least
 from . import characters
 from .base import Episode, random_stream
 from .characters import ALPHABET, ASK, BANG, BAR, COLON, FIRST, PAD
@@ -76,9 +77,7 @@ class AssociativeRetrieval:
     pad: ClassVar[int] = PAD
 
     def __post_init__(self):
-        for field, least in _LEAST.items():
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} must be >= {least}, got {getattr(self, field)}")
+        at_least(self, _LEAST)
         if self.fill_max < self.fill_min:
             raise ValueError(f"fill_max must be >= fill_min, got {self.fill_max} < {self.fill_min}")
         if self.each and self.pairs != self.segments:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Generator, Tensor
 
+from ..checks import at_least, one_of
 from .babi import (
     END,
     FIELDS,
@@ -102,12 +103,8 @@ class BabiLong:
     pairs: ClassVar[int] = 1  # questions that a context has
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        if self.length < 0:
-            raise ValueError(f"length must be >= 0, got {self.length}")
-        if self.segment is not None and self.segment < 1:
-            raise ValueError(f"segment must be >= 1 or None, got {self.segment}")
+        one_of(self, {"kind": tuple(KINDS)})
+        at_least(self, {"length": 0, "segment": 1})
 
     @classmethod
     def from_name(cls, name: str, data: str | Path | None = None) -> "BabiLong":

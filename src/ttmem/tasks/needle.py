@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ..checks import one_of
 from .base import SPLITS, Episode, random_stream
 from .corpus import Bytes, check, locate, read_text
 from .layout import below
@@ -97,8 +98,7 @@ class Needle:
     pairs: ClassVar[int] = 1  # questions that a context has
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        one_of(self, {"kind": tuple(KINDS)})
         if not 1 <= self.digits <= 18:
             raise ValueError(f"digits must be between 1 and 18, got {self.digits}")
         if self.digits != DIGITS and KINDS[self.kind] != "number":

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..checks import at_least, one_of
 from .base import SPLITS, Episode, random_stream
 from .corpus import Bytes, Coder, Packed, Tokens, check, locate, pack, read_documents, stretch, there
 from .layout import below
@@ -56,10 +57,8 @@ class Text:
     measure: ClassVar[str] = "nats"  # what is validated: a whole window is never right
 
     def __post_init__(self):
-        if self.length < 1:
-            raise ValueError(f"length must be >= 1, got {self.length}")
-        if self.documents not in DOCUMENTS:
-            raise ValueError(f"documents must be one of {', '.join(DOCUMENTS)}, got {self.documents!r}")
+        at_least(self, {"length": 1})
+        one_of(self, {"documents": DOCUMENTS})
         for source in self.sources if self.packed is None else ():
             file, only = parted(source)
             if only not in (None, *SPLITS):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..checks import at_least, one_of, positive, shares
+
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 PRECISIONS = ("fp32", "bf16")
 _LEAST = {
@@ -93,24 +95,13 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self):
-        for field, least in _LEAST.items():
-            value = getattr(self, field)
-            if value is not None and value < least:
-                raise ValueError(f"{field} must be >= {least}, got {value}")
-        for field in _SHARES:
-            value = getattr(self, field)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{field} must be between 0 and 1, got {value}")
-        for field in ("lr", "decay", "clip", "seconds"):
-            value = getattr(self, field)
-            if value is not None and not value > 0:
-                raise ValueError(f"{field} must be > 0, got {value}")
-        self._check_choices()
+        at_least(self, _LEAST)
+        shares(self, _SHARES)
+        positive(self, ("lr", "decay", "clip", "seconds"))
+        one_of(self, {"schedule": SCHEDULES, "precision": PRECISIONS})
+        self._check_together()
 
-    def _check_choices(self) -> None:
-        for field, choices in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
-            if getattr(self, field) not in choices:
-                raise ValueError(f"{field} must be one of {', '.join(choices)}, got {getattr(self, field)!r}")
+    def _check_together(self) -> None:
         if not 0 <= self.seed < 2**30:
             raise ValueError(f"seed must be between 0 and {2**30 - 1}, got {self.seed}")
         if self.sharded and self.muon_lr:

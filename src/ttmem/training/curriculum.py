@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
+from ..checks import at_least, one_of, positive
 from ..tasks import Task, make_task
 
 ON_BUDGET = ("promote", "stop")
@@ -38,14 +39,11 @@ class Stage:
         make_task(self.task)
         if not 0 <= self.threshold <= 1 or not 0 <= self.rehearsal < 1:
             raise ValueError(f"threshold and rehearsal must be in [0, 1), got {self.threshold} and {self.rehearsal}")
-        if not self.half_life > 0:
-            raise ValueError(f"half_life must be > 0, got {self.half_life}")
+        positive(self, ("half_life",))
+        at_least(self, {"queries": 1})
+        one_of(self, {"on_budget": ON_BUDGET})
         if self.max_steps is not None and self.max_steps < max(self.min_steps, 1):
             raise ValueError(f"max_steps must be >= min_steps and 1, got {self.max_steps}")
-        if self.queries is not None and self.queries < 1:
-            raise ValueError(f"queries must be >= 1, got {self.queries}")
-        if self.on_budget not in ON_BUDGET:
-            raise ValueError(f"on_budget must be one of {', '.join(ON_BUDGET)}, got {self.on_budget!r}")
 
     def spent(self, steps: int) -> bool:
         """Whether so many steps use up the stage's budget."""
