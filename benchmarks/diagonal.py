@@ -27,6 +27,7 @@ import torch
 from one_row import LawBroken, clock, summary
 from torch import Tensor, nn
 
+from ttmem.evals.plots import pyplot
 from ttmem.models import LayeredConfig, Titans, build, preset
 from ttmem.models.lmm_stack import walk
 
@@ -156,13 +157,8 @@ def line(row: dict) -> str:
 
 def picture(rows: list[dict], setting: Setting, path: Path) -> None:
     """How many times faster, against the segment's size; a line for each number of segments."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     kinds, parts = list(dict.fromkeys(row["kind"] for row in rows)), ("training", "prefill")
-    figure, axes = pyplot.subplots(
+    figure, axes = pyplot().subplots(
         2, len(kinds), figsize=(4 * len(kinds), 6), sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
     for (i, part), (j, kind) in ((a, b) for a in enumerate(parts) for b in enumerate(kinds)):

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from ttmem.core.state import row_norm, tensors
+from ttmem.evals.plots import pyplot
 from ttmem.models import Titans, preset
 
 HERE = Path(__file__).parent
@@ -73,12 +74,7 @@ def tell(rows: list[dict], tokens: int) -> None:
 
 def picture(rows: list[dict], path: Path) -> None:
     """Resident memory and the norm of the memory against tokens read."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
+    figure, axes = pyplot().subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
     read = [row["tokens"] / 1e6 for row in rows]
     axes[0].plot(read, [row["rss_mb"] for row in rows])
     axes[0].set(ylabel="resident memory, MB", ylim=(0, None), title="One LMM reads without end: memory stays flat")

@@ -15,7 +15,8 @@ from typing import Any
 import study
 from torch import nn
 
-from ttmem.evals import evaluate, wilson
+from ttmem.evals import evaluate
+from ttmem.evals.plots import pyplot
 from ttmem.models import Config, LayeredConfig, ModelConfig, TitansConfig
 from ttmem.tasks import BabiLong, make_task
 from ttmem.training import Stage, TrainConfig
@@ -83,26 +84,20 @@ def measure(kind: str) -> Any:
     return ask
 
 
+def counts(row: dict) -> list[tuple[int, int]]:
+    """Of a row the right answers and the questions at each length."""
+    return [(row["lengths"][n]["right"], row["lengths"][n]["samples"]) for n in SAMPLES]
+
+
 def draw(rows: list[dict], path: Path) -> None:
     """Accuracy against length, one line a variant."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
-    places = range(len(SAMPLES))
-    for variant in dict.fromkeys(row["variant"] for row in rows):
-        own = [row["lengths"] for row in rows if row["variant"] == variant]
-        right, asked = ([sum(row[n][what] for row in own) for n in SAMPLES] for what in ("right", "samples"))
-        mean = [r / a for r, a in zip(right, asked, strict=True)]
-        low, high = zip(*(wilson(r, a) for r, a in zip(right, asked, strict=True)), strict=True)
-        axes.plot(places, mean, marker="o", label=f"{variant} ({len(own)})")
-        axes.fill_between(places, low, high, alpha=0.12, linewidth=0)
+    figure, axes = pyplot().subplots(figsize=(7.5, 4.2), layout="constrained")
+    places = list(range(len(SAMPLES)))
+    study.accuracy_lines(axes, places, rows, counts)
     reset = [row["lengths"][n]["reset"] for row in rows for n in SAMPLES]
     axes.axhline(sum(reset) / len(reset), color="0.5", linewidth=0.8, linestyle=":", label="memory reset (all)")
     axes.axvline(list(SAMPLES).index(TRAINED), color="0.6", linewidth=0.8, linestyle="--")
-    axes.set_xticks(list(places), list(SAMPLES))
+    axes.set_xticks(places, list(SAMPLES))
     axes.set(xlabel="context, tokens (trained up to the dashed line)", ylabel="accuracy, test", ylim=(-0.03, 1.03))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, title="model (seeds)")

@@ -15,6 +15,7 @@ from typing import Any
 import study
 
 from ttmem.evals import evaluate
+from ttmem.evals.plots import pyplot
 from ttmem.models import ModelConfig
 from ttmem.tasks import make_task
 from ttmem.training import Stage, TrainConfig
@@ -52,15 +53,11 @@ def measure(model: Any) -> dict:
 
 def draw(rows: list[dict], path: Path) -> None:
     """A heat map a variant, segments x age, mean over seeds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import numpy
-    from matplotlib import pyplot
 
     found = {name: [row for row in rows if row["variant"] == name] for name in VARIANTS}
     found = {name: own for name, own in found.items() if own}
-    figure, panels = pyplot.subplots(
+    figure, panels = pyplot().subplots(
         1, len(found), figsize=(3 * len(found) + 1, 3.6), layout="constrained", squeeze=False, sharey=True
     )
     for axes, (name, own) in zip(panels[0], found.items(), strict=True):

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from study import recipe
+from study import cost, recipe, trained
 
 from ttmem.checkpoint import load_model, replace_file, save_model
 from ttmem.evals import evaluate
-from ttmem.training import Experiment, Result, load_experiment, override, train
+from ttmem.training import Experiment, load_experiment, override
 from ttmem.zoo import load
 
 HERE = Path(__file__).parent
@@ -47,10 +47,8 @@ def run_cell(name: str, seed: int, runs: Path) -> None:
     """Train one cell with one seed where needed, and evaluate it on 10,000 test contexts."""
     out, experiment = runs / f"{name}-{seed}", override(experiment_of(name), [f"train.seed={seed}"])
     if not (out / "report.json").is_file():
-        result = train(experiment, out)
-        if result.stopped == "interrupted":
-            raise SystemExit(f"{out} was interrupted at step {result.steps}; the same command goes on there")
-        report = {"cell": name, "seed": seed, "recipe": recipe(experiment)} | tested(out, result)
+        result = trained(experiment, out)
+        report = {"cell": name, "seed": seed, "recipe": recipe(experiment)} | tested(out) | cost(result)
         replace_file(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
 
 
@@ -59,18 +57,11 @@ def experiment_of(name: str) -> Experiment:
     return load_experiment(HERE / f"{name.replace('-', '_')}.py")
 
 
-def tested(out: Path, result: Result) -> dict:
-    """Scores on the test split, with what the training cost and where it ran."""
+def tested(out: Path) -> dict:
+    """Scores on the test split."""
     loaded, began = load(out / "model.safetensors"), time.perf_counter()
     report = evaluate(loaded.model, loaded.make_task(), samples=10_000, seed=1)
-    return {key: getattr(report, key) for key in KEPT} | {
-        "steps": result.steps,
-        "stopped": result.stopped,
-        "train_minutes": round(result.seconds / 60, 2),
-        "eval_seconds": round(time.perf_counter() - began, 1),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
+    return {key: getattr(report, key) for key in KEPT} | {"eval_seconds": round(time.perf_counter() - began, 1)}
 
 
 def collect(runs: Path) -> list[dict]:

@@ -8,15 +8,16 @@ again, and a row whose recipe has changed is dropped.
 import argparse
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ttmem.evals import wilson
 from ttmem.models import Config
-from ttmem.training import Experiment, Stage, TrainConfig, train
+from ttmem.training import Experiment, Result, Stage, TrainConfig, train
 from ttmem.zoo import load
 
 HERE = Path(__file__).parent
@@ -46,20 +47,15 @@ class Study:
             if json.loads((out / "row.json").read_text())["recipe"] != recipe(experiment):
                 raise SystemExit(f"{out} holds a run of another recipe: move it away, or give --runs another folder")
             return
-        result = train(experiment, out)
-        if result.stopped == "interrupted":
-            raise SystemExit(f"{out} was interrupted at step {result.steps}; the same command goes on there")
+        result = trained(experiment, out)
         loaded = load(out / "model.safetensors")
         row = {
             "variant": variant,
             "seed": seed,
             "recipe": recipe(experiment),
             "parameters": sum(p.numel() for p in loaded.model.parameters()),
-            "steps": result.steps,
-            "train_minutes": round(result.seconds / 60, 2),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
         }
+        row |= cost(result)
         (out / "row.json").write_text(json.dumps(row | self.measure(loaded.model), indent=1) + "\n")
 
     def collect(self, runs: Path) -> list[dict]:
@@ -72,6 +68,37 @@ class Study:
         kept = [row for _, row in sorted({(row["variant"], row["seed"]): row for row in found}.items())]
         path.write_text(json.dumps(kept, indent=1) + "\n")
         return kept
+
+
+def trained(experiment: Experiment, out: Path) -> Result:
+    """Train to the end; a run that was stopped leaves with one line and goes on the next time."""
+    result = train(experiment, out)
+    if result.stopped == "interrupted":
+        raise SystemExit(f"{out} was interrupted at step {result.steps}; the same command goes on there")
+    return result
+
+
+def cost(result: Result) -> dict:
+    """What a training took, and of what."""
+    return {
+        "steps": result.steps,
+        "stopped": result.stopped,
+        "train_minutes": round(result.seconds / 60, 2),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def accuracy_lines(
+    axes: Any, places: Sequence[float], rows: list[dict], counts: Callable[[dict], list[tuple[int, int]]]
+) -> None:
+    """A line a variant with its 95 % interval, seeds together; `counts(row)` has (right, asked) for each place."""
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = [counts(row) for row in rows if row["variant"] == variant]
+        totals = [tuple(map(sum, zip(*found, strict=True))) for found in zip(*own, strict=True)]
+        low, high = zip(*(wilson(right, asked) for right, asked in totals), strict=True)
+        (line,) = axes.plot(places, [r / a for r, a in totals], marker="o", label=f"{variant} ({len(own)})")
+        axes.fill_between(places, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
 
 
 def recipe(experiment: Experiment) -> str:

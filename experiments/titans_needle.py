@@ -15,7 +15,8 @@ from typing import Any
 
 import study
 
-from ttmem.evals import evaluate, wilson
+from ttmem.evals import evaluate
+from ttmem.evals.plots import pyplot
 from ttmem.models import TitansConfig
 from ttmem.tasks import make_task
 from ttmem.training import Stage, TrainConfig
@@ -51,22 +52,15 @@ def measure(kind: str) -> Any:
     return ask
 
 
+def counts(row: dict) -> list[tuple[int, int]]:
+    """Of a row the right answers and the questions at each length."""
+    return [(round(row["lengths"][str(t)]["exact_match"] * row["samples"]), row["samples"]) for t in TIMES]
+
+
 def draw(rows: list[dict], path: Path) -> None:
     """Exact match against length, one line a variant."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for variant in dict.fromkeys(row["variant"] for row in rows):
-        own = [row for row in rows if row["variant"] == variant]
-        right = [sum(round(row["lengths"][str(t)]["exact_match"] * row["samples"]) for row in own) for t in TIMES]
-        asked = sum(row["samples"] for row in own)
-        mean, bounds = [r / asked for r in right], [wilson(r, asked) for r in right]
-        errors = [[m - low for m, (low, _) in zip(mean, bounds, strict=True)]]
-        errors.append([high - m for m, (_, high) in zip(mean, bounds, strict=True)])
-        axes.errorbar([LENGTH * t for t in TIMES], mean, errors, marker="o", capsize=2, label=f"{variant} ({len(own)})")
+    figure, axes = pyplot().subplots(figsize=(7, 4), layout="constrained")
+    study.accuracy_lines(axes, [LENGTH * t for t in TIMES], rows, counts)
     axes.set(xscale="log", xlabel="haystack, bytes", ylabel="exact match, test", ylim=(-0.03, 1.03))
     axes.set_xticks([LENGTH * t for t in TIMES], [str(LENGTH * t) for t in TIMES])
     axes.minorticks_off()

@@ -19,6 +19,7 @@ import study
 import torch
 
 from ttmem.evals import nats_by_position
+from ttmem.evals.plots import pyplot
 from ttmem.models import TitansConfig
 from ttmem.tasks import make_task
 from ttmem.training import TrainConfig
@@ -52,12 +53,7 @@ def measure(model: Any) -> dict:
 
 def draw(rows: list[dict], path: Path) -> None:
     """Loss against position, one line a variant, seeds and windows together."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(8, 4.5), layout="constrained")
     place = (torch.arange(LENGTH * TIMES // (LENGTH // 8)) + 0.5) * (LENGTH // 8)
     for variant in dict.fromkeys(row["variant"] for row in rows):
         binned = torch.cat([torch.tensor(row["binned"]) for row in rows if row["variant"] == variant])
