@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from zlib import crc32
 
 import pytest
@@ -100,3 +101,14 @@ def test_a_line_that_is_no_json_is_refused_by_its_number(tmp_path):
     (tmp_path / "bad.jsonl").write_text(f"{json.dumps(SAMPLE)}\n\n{{'input'\n")
     with pytest.raises(ValueError, match="bad.jsonl, line 3: must be JSON: "):
         list(read_babilong(tmp_path / "bad.jsonl"))
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("qa1", 0.19), ("qa2", 0.18), ("qa4", 0.18), ("qa5", 0.37)])
+def test_the_question_alone_tells_little(data, kind, rate):
+    """The rates in docs/segments.md: the answer that the training split gives to a question most often."""
+    splits = babi.part(*(read_babi(babi.find(kind, part, data)) for part in ("train", "test")))
+    said: dict = {}
+    for each in splits["train"]:
+        said.setdefault(each.question, Counter())[each.answer] += 1
+    right = [said[q.question].most_common(1)[0][0] == q.answer for q in splits["test"] if q.question in said]
+    assert round(sum(right) / len(splits["test"]), 2) == rate
