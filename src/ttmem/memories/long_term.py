@@ -189,12 +189,8 @@ class LongTermMemory(nn.Module):
 
     def form(self, batch: int) -> Form:
         """How the memory is walked."""
-        config = self.config
-        norm = None
-        if config.norm:
-            gain, bias = (repeat(wide(p), "h d -> (n h) 1 d", n=batch) for p in (self.norm_gain, self.norm_bias))
-            norm = Norm(gain, bias)
-        return Form(config.chunk_size, norm, config.clip, config.recompute)
+        names = ("norm_gain", "norm_bias") if self.config.norm else ()
+        return form_of(self.config, *(repeat(getattr(self, name), "h d -> (n h) d", n=batch) for name in names))
 
     def finish(self, y: Float[Tensor, "n t e"], x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """Normalise each head, gate by the input, project."""
@@ -236,16 +232,25 @@ class Gates(nn.Module):
             self.linear.bias.copy_(torch.cat([first, spread], dim=1).flatten())
 
     def forward(self, x: Float[Tensor, "b t d"]) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...] | None]:
-        """`lr`, and the logs of momentum and of what is kept, as `Rows` wants them."""
+        """What `opened` makes of it."""
         heads = self.config.heads
         said = rearrange(self.linear(x.to(self.linear.weight.dtype)), "b t (h g) -> (b h) t g", h=heads)
-        lr, momentum, *keep = wide(said).split(self.sizes, dim=-1)
-        kept = tuple(log_sigmoid(-part) for part in keep)
-        return (
-            lr.sigmoid() * self.config.largest_lr,
-            log_sigmoid(momentum) if self.config.momentum else None,
-            kept or None,
-        )
+        return opened(said, self.config, self.sizes)
+
+
+def opened(
+    said: Float[Tensor, "n t g"], config: LongTermConfig, sizes: list[int]
+) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...] | None]:
+    """`lr`, and the logs of momentum and of what is kept, as `Rows` wants them, of what the gates' layer says."""
+    lr, momentum, *keep = wide(said).split(sizes, dim=-1)
+    kept = tuple(log_sigmoid(-part) for part in keep)
+    return lr.sigmoid() * config.largest_lr, log_sigmoid(momentum) if config.momentum else None, kept or None
+
+
+def form_of(config: LongTermConfig, *norm: Float[Tensor, "n d"]) -> Form:
+    """How the memories of n rows are walked; `norm` are gain and bias, where there is one."""
+    made = Norm(wide(norm[0])[:, None], wide(norm[1])[:, None]) if norm else None
+    return Form(config.chunk_size, made, config.clip, config.recompute)
 
 
 def usable(x: Tensor) -> Tensor:

@@ -16,11 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
-from ..core.network import Norm
 from ..core.schedule import FOLDS, Grid, Stack
 from ..core.state import State, Tree
 from ..memories.base import wide
-from ..memories.long_term import LongTermState, log_sigmoid
+from ..memories.long_term import LongTermState, form_of, opened
 from ..nn.stacked import causal_conv, linear, rms_norm, swiglu
 from .lmm import LMM
 from .segments import cut
@@ -95,19 +94,13 @@ def convolved(
 def gates(own: Tree, seen: Float[Tensor, "g b t d"], options: Any, sizes: list[int]) -> tuple:
     """theta, log eta and log(1 - alpha), as `Rows` wants them."""
     said = linear(seen, own["gates.linear.weight"].mT) + own["gates.linear.bias"][:, None, None]
-    said = wide(rearrange(said, "g b t (h n) -> (g b h) t n", h=options.heads))
-    lr, momentum, *keep = said.split(sizes, dim=-1)
-    kept = tuple(log_sigmoid(-part) for part in keep)
-    return lr.sigmoid() * options.largest_lr, log_sigmoid(momentum) if options.momentum else None, kept or None
+    return opened(rearrange(said, "g b t (h n) -> (g b h) t n", h=options.heads), options, sizes)
 
 
 def form(own: Tree, options: Any, batch: int) -> Form:
     """How the memories of a group are walked."""
-    norm = None
-    if options.norm:
-        gain, bias = (repeat(wide(own[name]), "g h d -> (g b h) 1 d", b=batch) for name in ("norm_gain", "norm_bias"))
-        norm = Norm(gain, bias)
-    return Form(options.chunk_size, norm, options.clip, options.recompute)
+    names = ("norm_gain", "norm_bias") if options.norm else ()
+    return form_of(options, *(repeat(own[name], "g h d -> (g b h) d", b=batch) for name in names))
 
 
 def tree_of(state: State) -> Tree:
