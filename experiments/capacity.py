@@ -1,0 +1,68 @@
+"""The curve nobody has: exact match against bytes, write steps and seconds, for every memory of the package on one set.
+
+    python experiments/capacity.py --seeds 0 1 2
+    python experiments/capacity.py --table
+
+Eight pairs of 2 + 2 characters in one context (`N8-K2V2-V62`), the same outer loop and number of contexts for all: memory
+tokens, NeuralMemory, MemoryMLP (8 x 64 numbers kept), RMT4 and RMT (the same tokens, written by gradient or forward),
+PRMT4, ARMT and the Titans LMM (a memory in every layer), and the whole context in view, whose keys and values are its
+memory. A row a run in capacity.json; capacity.png pools the seeds. `ttmem curve` draws the same for any checkpoints.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import study
+
+from ttmem.evals.capacity import Point, measure, pooled
+from ttmem.evals.plots import capacity_image
+from ttmem.models import Config, FullContext, LayeredConfig, ModelConfig, TitansConfig
+from ttmem.tasks import make_task
+from ttmem.training import Stage, TrainConfig
+
+TASK, SAMPLES, STEPS = "N8-K2V2-V62", 2_000, (1, 2, 3, 5, 8)
+TOKENS = ModelConfig(layers=2, hidden=96, window=1, slots=8)
+VARIANTS: dict[str, Config] = {
+    "tokens": TOKENS,
+    "neural-memory": replace(TOKENS, memory="neural"),
+    "memory-mlp": replace(TOKENS, memory="mlp"),
+    "rmt4": replace(TOKENS, memory="rmt4", segment_size=24, separator=None),
+    "rmt": replace(TOKENS, memory="rmt", window=None, segment_size=24, separator=None),
+    "armt": LayeredConfig("armt", layers=2, hidden=96, separator=None, segment_size=24),
+    "prmt4": LayeredConfig("prmt4", layers=2, hidden=96, memory_heads=1, separator=None, segment_size=24),
+    "lmm": TitansConfig(
+        "lmm", vocab=70, layers=2, heads=2, hidden=96, memory_depth=1, memory_norm=False, recompute=False, pad=0
+    ),
+    "full": ModelConfig(memory="full", layers=2, hidden=96),
+}
+STAGES = (Stage("N4-K1V1-V62", threshold=0.8, max_steps=600), Stage("N4-K2V2-V62", threshold=0.8, max_steps=600))
+TRAIN = TrainConfig(
+    steps=2000, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.4, floor=0.01, eval_every=500
+)
+
+
+def ask(model: Any) -> dict:
+    """The points of a model: one for each number of write steps where it takes a number."""
+    task = make_task(TASK)
+    points = measure("", model, task, STEPS, SAMPLES)
+    if isinstance(model, FullContext):  # it keeps ids and reads them anew, as training does; in use these are cached
+        cache = 4 * 2 * VARIANTS["full"].layers * VARIANTS["full"].dim * task.context_length
+        points = [replace(point, memory_bytes=cache) for point in points]
+    return {"points": [point.as_dict() for point in points]}
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """All memories, seeds pooled."""
+    points = [
+        Point(**(point | {"name": row["variant"], "interval": tuple(point["interval"])}))
+        for row in rows
+        for point in row["points"]
+    ]
+    capacity_image(path, pooled(points), TASK)
+
+
+STUDIES = {"capacity": study.Study("capacity", TASK, VARIANTS, TRAIN, ask, draw, STAGES)}
+
+if __name__ == "__main__":
+    study.main(STUDIES)

@@ -1,0 +1,79 @@
+"""Length generalisation: trained on at most 4 segments, asked after up to 128, most of which are filler.
+
+    python experiments/cells.py --cells rmt4-n4 prmt4-n4 armt-n4 rmt-n4 --seeds 0   # the models, where there are none
+    python experiments/longer.py
+    python experiments/longer.py --table                                            # the picture of what is there
+
+Four pairs of 2 + 2 characters in 4, 8, .. 128 segments of 16-32 characters, `N4-K2V2-S128_16-32`: the question
+is what the filler leaves of them. Exact match on 500 contexts of the test split; longer.json, longer.png.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import study
+import torch
+from cells import experiment_of
+
+from ttmem.evals import evaluate
+from ttmem.evals.plots import pyplot
+from ttmem.tasks import make_task
+from ttmem.zoo import load
+
+HERE, SAMPLES, TRAINED = Path(__file__).parent, 500, 4
+CELLS = ("prmt4-n4", "rmt4-n4", "armt-n4", "rmt-n4")
+SEGMENTS = (4, 8, 16, 32, 64, 128)
+
+
+def measured(cell: str, seed: int, path: Path) -> dict:
+    """Exact match of one model at every number of segments."""
+    model, found = load(path).model, []
+    for segments in SEGMENTS:
+        report = evaluate(model, make_task(f"N4-K2V2-S{segments}_16-32"), samples=SAMPLES, seed=1)
+        found.append({"segments": segments, "exact_match": report.exact_match, "reset": report.exact_match_reset})
+        print(f"{cell}, seed {seed}: {segments:>4} segments {report.exact_match:.3f}", flush=True)
+    row = {"variant": cell, "seed": seed, "recipe": study.recipe(experiment_of(cell)), "samples": SAMPLES}
+    return row | {"memory_bytes": report.memory_bytes, "segments": found}
+
+
+def counts(row: dict) -> list[tuple[int, int]]:
+    """Of a row the right answers and the questions at each number of segments."""
+    return [(round(each["exact_match"] * row["samples"]), row["samples"]) for each in row["segments"]]
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Exact match against segments, one line a memory."""
+    figure, axes = pyplot().subplots(figsize=(7, 4), layout="constrained")
+    study.accuracy_lines(axes, SEGMENTS, rows, counts)
+    axes.axvline(TRAINED, color="0.6", linewidth=0.8, linestyle="--")
+    axes.set(xscale="log", xlabel="segments (trained on 4)", ylabel="exact match, test", ylim=(-0.03, 1.03))
+    axes.set_xticks(SEGMENTS, [str(count) for count in SEGMENTS])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, title="memory (seeds)")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Measure each model that is there and has not been, draw all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--table", action="store_true", help="measure nothing")
+    asked, path = parser.parse_args(), HERE / "longer.json"
+    torch.set_num_threads(1)
+    rows = json.loads(path.read_text()) if path.is_file() else []
+    rows = [row for row in rows if row["recipe"] == study.recipe(experiment_of(row["variant"]))]
+    for cell, seed in [] if asked.table else [(cell, seed) for cell in CELLS for seed in range(3)]:
+        trained = asked.runs / f"{cell}-{seed}"
+        known = any((row["variant"], row["seed"]) == (cell, seed) for row in rows)
+        if (trained / "report.json").is_file() and not known:
+            rows.append(measured(cell, seed, trained / "model.safetensors"))
+            path.write_text(json.dumps(rows, indent=1) + "\n")
+    rows.sort(key=lambda row: (CELLS.index(row["variant"]), row["seed"]))
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+    draw(rows, HERE / "longer.png")
+
+
+if __name__ == "__main__":
+    main()
