@@ -3,10 +3,11 @@
     python experiments/capacity.py --seeds 0 1 2
     python experiments/capacity.py --table
 
-Eight pairs of 2 + 2 characters in one context (`N8-K2V2-V62`), the same outer loop and number of contexts for all: memory
-tokens, NeuralMemory, MemoryMLP (8 x 64 numbers kept), RMT4 and RMT (the same tokens, written by gradient or forward),
-PRMT4, ARMT and the Titans LMM (a memory in every layer), and the whole context in view, whose keys and values are its
-memory. A row a run in capacity.json; capacity.png pools the seeds. `ttmem curve` draws the same for any checkpoints.
+Eight pairs of 2 + 2 characters in one context (`N8-K2V2-V62`), the same outer loop and number of contexts for all:
+memory tokens, NeuralMemory, MemoryMLP (8 x 64 numbers kept), RMT4 and RMT (the same tokens, in segments of 24,
+written by gradient or forward), PRMT4, ARMT and the Titans LMM (a memory in every layer), and the whole context in
+view, whose bytes are those of a KV cache. Rows in capacity.json; capacity.png pools the seeds. `ttmem curve` draws
+the same for any checkpoints.
 """
 
 from dataclasses import replace
@@ -37,9 +38,7 @@ VARIANTS: dict[str, Config] = {
     "full": ModelConfig(memory="full", layers=2, hidden=96),
 }
 STAGES = (Stage("N4-K1V1-V62", threshold=0.8, max_steps=600), Stage("N4-K2V2-V62", threshold=0.8, max_steps=600))
-TRAIN = TrainConfig(
-    steps=2000, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.4, floor=0.01, eval_every=500
-)
+TRAIN = TrainConfig(steps=2000, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.4, floor=0.01, eval_every=500)
 
 
 def ask(model: Any) -> dict:
