@@ -8,8 +8,8 @@ again, and a row whose recipe has changed is dropped.
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,12 @@ class Study:
     measure: Callable[[Any], dict]
     draw: Callable[[list[dict], Path], None]
     stages: tuple[Stage, ...] = ()
+    steps: Mapping[str, int] = field(default_factory=dict)
+    """Variants that are trained for another number of steps."""
 
     def experiment(self, variant: str, seed: int) -> Experiment:
         """One run."""
-        settings = replace(self.train, seed=seed)
+        settings = replace(self.train, seed=seed, steps=self.steps.get(variant, self.train.steps))
         return Experiment(f"{self.name}-{variant}", self.task, self.variants[variant], self.stages, settings)
 
     def run(self, variant: str, seed: int, runs: Path) -> None:

@@ -1,14 +1,13 @@
 """Titans on text, byte by byte: loss against position up to 8 times the training length.
 
-    TTMEM_DATA=DATA python experiments/titans_text.py --study architectures --seeds 0 1 2
-    TTMEM_DATA=DATA python experiments/titans_text.py --study depth
-    TTMEM_DATA=DATA python experiments/titans_text.py --study ablation
-    python experiments/titans_text.py --study architectures --table
+    TTMEM_DATA=DATA python experiments/titans_text.py --seeds 0 1 2
+    TTMEM_DATA=DATA python experiments/titans_text.py --variants lmm "depth 4"
+    python experiments/titans_text.py --table
 
-DATA holds books (gutenberg/*.txt) and WikiText-2 (lm/wikitext-2). Trained on windows of 256 bytes, tested on windows
-of 2,048 of the held-out 5 % of each source. Models of equal width and depth, the feed-forward's width set so that their
-parameters are equal within 1 % (depth: equal feed-forward). Rows: titans_text_STUDY.json; pictures:
-titans_text_STUDY.png, mean and 95 % interval over windows and seeds.
+DATA holds books (gutenberg/*.txt) and WikiText-2 (lm/wikitext-2). Trained on windows of 256 bytes, tested on windows of
+2,048 of the held-out 5 % of each source. Three questions: the architectures at equal parameters (widths of the
+feed-forward set so, within 1 %), the depth of LMM's memory, and what each of its parts is worth (both at equal
+feed-forward). Rows: titans_text.json; picture: titans_text.png, mean and 95 % interval over windows and seeds.
 """
 
 from dataclasses import replace
@@ -32,7 +31,7 @@ BASE = TitansConfig(
     architecture="lmm", dim=96, layers=2, heads=3, chunk_size=32, segment_size=64, window_size=64, recompute=False
 )
 TRAIN = TrainConfig(
-    steps=1500, batch=8, lr=3e-3, weight_decay=0.1, warmup=100, schedule="cosine", eval_every=250, eval_samples=64
+    steps=1000, batch=8, lr=3e-3, muon_lr=0.02, warmup=100, schedule="cosine", eval_every=250, eval_samples=64
 )
 HIDDEN = {"lmm": 416, "mac": 256, "mag": 256, "mal": 288, "swa": 544, "full": 544}
 """Widths of the feed-forward that make the architectures equally large."""
@@ -51,40 +50,48 @@ def measure(model: Any) -> dict:
     return {"nats": round(float(nats.mean()), 4), "binned": [[round(x, 4) for x in row] for row in binned.tolist()]}
 
 
+VARIANTS = {
+    **{name: architecture(name) for name in HIDDEN},
+    **{f"depth {depth}": architecture("lmm", memory_depth=depth) for depth in (1, 3, 4)},
+    "no momentum": architecture("lmm", momentum=False),
+    "no forgetting": architecture("lmm", forget="none"),
+    "no conv": architecture("lmm", conv=0),
+    "no persistent": architecture("lmm", persistent_tokens=0),
+    "linear memory": architecture("lmm", memory_depth=1, memory_norm=False),
+}
+PANELS = {
+    "architectures": list(HIDDEN),
+    "depth of LMM's memory (lmm: 2)": ["depth 1", "lmm", "depth 3", "depth 4"],
+    "LMM without": ["lmm", "no momentum", "no forgetting", "no conv", "no persistent", "linear memory"],
+}
+
+
 def draw(rows: list[dict], path: Path) -> None:
-    """Loss against position, one line a variant, seeds and windows together."""
-    figure, axes = pyplot().subplots(figsize=(8, 4.5), layout="constrained")
-    place = (torch.arange(LENGTH * TIMES // (LENGTH // 8)) + 0.5) * (LENGTH // 8)
-    for variant in dict.fromkeys(row["variant"] for row in rows):
-        binned = torch.cat([torch.tensor(row["binned"]) for row in rows if row["variant"] == variant])
-        mean, half = binned.mean(0), 1.96 * binned.std(0) / len(binned) ** 0.5
-        seeds = sum(row["variant"] == variant for row in rows)
-        (line,) = axes.plot(place, mean, label=f"{variant} ({float(binned.mean()):.3f}, {seeds} seeds)")
-        axes.fill_between(place, mean - half, mean + half, color=line.get_color(), alpha=0.12, linewidth=0)
-    axes.axvline(LENGTH, color="0.6", linewidth=0.8)
-    axes.text(LENGTH * 1.02, axes.get_ylim()[1], "trained length", va="top", color="0.4")
-    axes.set(xscale="log", xlabel="position in the window, bytes", ylabel="nats per byte, test")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+    """Loss against position, a panel a question, one line a variant, seeds and windows together."""
+    figure, panels = pyplot().subplots(1, len(PANELS), figsize=(5.2 * len(PANELS), 4.4), layout="constrained")
+    for axes, (title, names) in zip(panels, PANELS.items(), strict=True):
+        for name in names:
+            line(axes, name, [row for row in rows if row["variant"] == name])
+        axes.axvline(LENGTH, color="0.6", linewidth=0.8, linestyle="--")
+        axes.set(xscale="log", title=title, xlabel=f"position, bytes (trained to {LENGTH})")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8, title="mean of all positions (seeds)", title_fontsize=8)
+    panels[0].set_ylabel("nats per byte, test")
     figure.savefig(path, dpi=150)
 
 
-ABLATION = {
-    "lmm": {},
-    "no momentum": {"momentum": False},
-    "no forgetting": {"forget": "none"},
-    "no conv": {"conv": 0},
-    "no persistent": {"persistent_tokens": 0},
-    "linear memory": {"memory_depth": 1, "memory_norm": False},
-}
-STUDIES = {
-    name: study.Study(f"titans_text_{name}", TASK, variants, TRAIN, measure, draw)
-    for name, variants in {
-        "architectures": {name: architecture(name) for name in HIDDEN},
-        "depth": {f"depth {d}": architecture("lmm", memory_depth=d) for d in (1, 2, 3, 4)},
-        "ablation": {name: architecture("lmm", **changes) for name, changes in ABLATION.items()},
-    }.items()
-}
+def line(axes: Any, name: str, rows: list[dict]) -> None:
+    """One variant, where it has been trained."""
+    if not rows:
+        return
+    place = (torch.arange(8 * TIMES) + 0.5) * (LENGTH // 8)
+    binned = torch.cat([torch.tensor(row["binned"]) for row in rows])
+    mean, half = binned.mean(0), 1.96 * binned.std(0) / len(binned) ** 0.5
+    (drawn,) = axes.plot(place, mean, label=f"{name}: {float(binned.mean()):.3f} ({len(rows)})")
+    axes.fill_between(place, mean - half, mean + half, color=drawn.get_color(), alpha=0.12, linewidth=0)
+
+
+STUDIES = {"text": study.Study("titans_text", TASK, VARIANTS, TRAIN, measure, draw)}
 
 if __name__ == "__main__":
     study.main(STUDIES)
