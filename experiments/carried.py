@@ -5,7 +5,7 @@
 
 RMT4 trained on 1 to 8 segments of one pair (2 + 2 characters among 9-16), asked for every pair after 1..20 of them on
 the test split: how much is known of the newest pair, and of each older one. Plain, and with each thing that might keep
-a memory from being written over: learned momentum and forgetting, a gate, a replay. RMT, with the same budget, beside.
+a memory from being written over: learned momentum and forgetting, a gate, a replay. RMT, PRMT4 and ARMT beside.
 """
 
 from dataclasses import replace
@@ -16,20 +16,23 @@ import study
 
 from ttmem.evals import evaluate
 from ttmem.evals.plots import pyplot
-from ttmem.models import ModelConfig
+from ttmem.models import Config, LayeredConfig, ModelConfig
 from ttmem.tasks import make_task
 from ttmem.training import Stage, TrainConfig
 
 MOST, TRAINED, SAMPLES = 20, 8, 1000
 TASK = "N{0}-K2V2-E{0}_9-16"
 BASE = ModelConfig(memory="rmt4", layers=2, hidden=96, window=1, slots=32)
-VARIANTS = {
+VARIANTS: dict[str, Config] = {
     "plain": BASE,
     "forgetting": replace(BASE, rule="titans", momentum=0.1, forget=0.003),
     "gate": replace(BASE, gate=True),
     "replay": replace(BASE, replay=0.1),
     "rmt": replace(BASE, memory="rmt", window=None),
+    "prmt4": LayeredConfig("prmt4", memory_heads=1),
+    "armt": LayeredConfig("armt"),
 }
+OWN = {name: {"muon_lr": 0.02} for name in ("prmt4", "armt")}
 STAGES = (
     Stage("N4-K1V1-V62", threshold=0.8),
     Stage("N4-K2V2-V62", threshold=0.8),
@@ -73,7 +76,7 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-STUDIES = {"carried": study.Study("carried", LAST.task, VARIANTS, TRAIN, measure, draw, (*STAGES, LAST))}
+STUDIES = {"carried": study.Study("carried", LAST.task, VARIANTS, TRAIN, measure, draw, (*STAGES, LAST), OWN)}
 
 if __name__ == "__main__":
     study.main(STUDIES)

@@ -34,12 +34,12 @@ class Study:
     measure: Callable[[Any], dict]
     draw: Callable[[list[dict], Path], None]
     stages: tuple[Stage, ...] = ()
-    steps: Mapping[str, int] = field(default_factory=dict)
-    """Variants that are trained for another number of steps."""
+    own: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Fields of `train` that a variant has otherwise."""
 
     def experiment(self, variant: str, seed: int) -> Experiment:
         """One run."""
-        settings = replace(self.train, seed=seed, steps=self.steps.get(variant, self.train.steps))
+        settings = replace(self.train, seed=seed, **self.own.get(variant, {}))
         return Experiment(f"{self.name}-{variant}", self.task, self.variants[variant], self.stages, settings)
 
     def run(self, variant: str, seed: int, runs: Path) -> None:
