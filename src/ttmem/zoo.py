@@ -22,6 +22,7 @@ NAMES = (
     "neural-memory-n2",
     "memory-mlp-n2",
     "tokens-n8",
+    "rmt4-n4",
     "prmt4-n1",
     "prmt4-n2",
     "prmt4-n4",
