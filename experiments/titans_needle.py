@@ -28,7 +28,8 @@ BASE = TitansConfig(
 TRAIN = TrainConfig(steps=1000, batch=8, lr=3e-3, muon_lr=0.02, warmup=100, eval_every=250, eval_samples=100, decay=0.3)
 VARIANTS = {name: replace(BASE, architecture=name) for name in ("lmm", "mac", "mag", "mal", "swa")}
 VARIANTS["ttt"] = replace(BASE, momentum=False, forget="none")
-OWN = {"mac": {"steps": 2000}}
+VARIANTS["mac 2000"] = VARIANTS["mac"]
+OWN = {"mac 2000": {"steps": 2000}}
 """MAC finds the needle later than the others: at 1,000 steps one seed of two has not."""
 
 FIRST = Stage("needle:passkey:80:d1", threshold=0.8, max_steps=400)

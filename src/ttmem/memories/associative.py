@@ -204,17 +204,17 @@ class LayerNetwork:
             theta, rates = self.rates(weights, done.seen, real)
             step = step_along(self.gradient, RULES[self.momentum], lambda step, data: rates)
             times = self.steps if steps is None else steps
-            written, _ = fold(step, self.state(state), [(k, v, theta)] * times)
+            written, _ = fold(step, self.rows(state), [(k, v, theta)] * times)
         past = {f"s{name[1:]}": s for name, s in written.velocity[0].items()} if self.momentum else {}
         leaves = written.fast | past
         active = rearrange(real.any(-1), "g b -> g b 1 1 1")
         return {name: torch.where(active, leaves[name].view_as(old), old) for name, old in state.items()}
 
-    def state(self, state: Tree) -> State:
+    def rows(self, state: Tree) -> State:
         """A state as the engine has it: a row for each layer, sample and head."""
-        rows = {name: leaf.flatten(0, 2) for name, leaf in state.items()}
-        fast = {name: rows[name] for name in self.names}
-        past = {name: rows[f"s{name[1:]}"] for name in fast} if self.momentum else ()
+        flat = {name: leaf.flatten(0, 2) for name, leaf in state.items()}
+        fast = {name: flat[name] for name in self.names}
+        past = {name: flat[f"s{name[1:]}"] for name in fast} if self.momentum else ()
         return State(fast, (past, ()))
 
     @property
