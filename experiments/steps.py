@@ -53,7 +53,8 @@ def draw(curves: list[dict], path: Path) -> None:
         axes.set_xticks(STEPS, [str(count) for count in STEPS])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8, loc="lower left")
+        if axes.lines[1:]:  # beside the number of steps in training
+            axes.legend(frameon=False, fontsize=8, loc="lower left")
     panels[0].set_ylabel("exact match, test")
     figure.savefig(path, dpi=150)
 

@@ -22,6 +22,8 @@ NAMES = (
     "neural-memory-n2",
     "memory-mlp-n2",
     "tokens-n8",
+    "rmt4-n1",
+    "rmt4-n2",
     "rmt4-n4",
     "prmt4-n1",
     "prmt4-n2",
