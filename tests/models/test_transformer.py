@@ -143,9 +143,9 @@ def test_every_weight_of_the_decoder_is_used():
         ({"heads": 0}, "heads must be >= 1, got 0"),
         ({"heads": 3}, "heads must divide dim .* got 3 and 8"),
         ({"heads": 8, "positions": "rope"}, "heads must divide dim .* got 8 and 8"),
-        ({"positions": "absolute"}, "positions must be none or rope, got 'absolute'"),
-        ({"conv": -1}, "conv must be >= 0 .* got -1"),
-        ({"window": 0}, "window >= 1 or None, got 4 and 0"),
+        ({"positions": "absolute"}, "^positions must be one of none, rope, got 'absolute'$"),
+        ({"conv": -1}, "^conv must be >= 0, got -1$"),
+        ({"window": 0}, "^window must be >= 1, got 0$"),
     ],
 )
 def test_an_impossible_shape_is_named_in_the_error(changes, message):
