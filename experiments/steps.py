@@ -60,13 +60,14 @@ def draw(curves: list[dict], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure what is asked, keep the rest, draw."""
+    """Measure what is asked, keep what is still true of the shipped checkpoints, draw."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--names", nargs="*", default=[name for names in SETS.values() for name in names])
     parser.add_argument("--table", action="store_true", help="measure nothing")
     asked, path = parser.parse_args(), HERE / "steps.json"
     torch.set_num_threads(1)
-    known = {each["checkpoint"]: each for each in (json.loads(path.read_text()) if path.is_file() else [])}
+    found = json.loads(path.read_text()) if path.is_file() else []
+    known = {each["checkpoint"]: each for each in found if each["fingerprint"] == load(each["checkpoint"]).fingerprint}
     for task, names in () if asked.table else SETS.items():
         for name in (each for each in names if each in asked.names):
             known[name] = curve(name, task)
