@@ -8,11 +8,12 @@ made by cells.py.
 """
 
 from ttmem.models import LayeredConfig
-from ttmem.training import Experiment, TrainConfig
+from ttmem.training import Experiment, Stage, TrainConfig
 
 EXPERIMENT = Experiment(
     name="armt-n2",
     task="N2-K4V4-S2_16-32",
     model=LayeredConfig("armt", dim=64, layers=3),
-    train=TrainConfig(steps=1500, batch=32, muon_lr=0.02, warmup=100, decay=0.5, floor=0.01, eval_every=150),
+    stages=(Stage("N4-K1V1-V62", threshold=0.8, max_steps=500), Stage("N4-K2V2-V62", threshold=0.8, max_steps=500)),
+    train=TrainConfig(steps=2000, batch=32, muon_lr=0.02, warmup=100, decay=0.5, floor=0.01, eval_every=150),
 )

@@ -8,11 +8,12 @@ made by cells.py.
 """
 
 from ttmem.models import ModelConfig
-from ttmem.training import Experiment, TrainConfig
+from ttmem.training import Experiment, Stage, TrainConfig
 
 EXPERIMENT = Experiment(
     name="rmt-n2",
     task="N2-K4V4-S2_16-32",
     model=ModelConfig(memory="rmt", layers=3, slots=32),
-    train=TrainConfig(steps=1500, batch=32, muon_lr=0.01, warmup=100, decay=0.5, floor=0.01, eval_every=150),
+    stages=(Stage("N4-K1V1-V62", threshold=0.8, max_steps=500), Stage("N4-K2V2-V62", threshold=0.8, max_steps=500)),
+    train=TrainConfig(steps=2000, batch=32, muon_lr=0.01, warmup=100, decay=0.5, floor=0.01, eval_every=150),
 )
