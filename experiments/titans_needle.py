@@ -67,7 +67,7 @@ def draw(rows: list[dict], path: Path) -> None:
     axes.set_xticks([LENGTH * t for t in TIMES], [str(LENGTH * t) for t in TIMES])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, title="model (seeds)")
+    axes.legend(frameon=False, title="model (seeds)", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=150)
 
 
