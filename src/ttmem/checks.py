@@ -3,6 +3,7 @@
 Any layer may use it; it knows none. A field that is None is not set, and no bound holds for it.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,41 @@ def at_least(config: Any, bounds: Mapping[str, int]) -> None:
             raise ValueError(f"{field} must be >= {least}, got {value}")
 
 
+def not_negative(**counts: int) -> None:
+    """Raise ValueError unless each argument is at least 0.
+
+    >>> not_negative(steps=-1)
+    Traceback (most recent call last):
+    ValueError: steps must be >= 0, got -1
+    """
+    for name, value in counts.items():
+        if value < 0:
+            raise ValueError(f"{name} must be >= 0, got {value}")
+
+
+def below(config: Any, bounds: Mapping[str, int]) -> None:
+    """Raise ValueError unless each field is less than its bound."""
+    for field, bound in bounds.items():
+        value = getattr(config, field)
+        if value is not None and not value < bound:
+            raise ValueError(f"{field} must be < {bound}, got {value}")
+
+
 def positive(config: Any, fields: Iterable[str]) -> None:
-    """Raise ValueError unless each field is above 0."""
+    """Raise ValueError unless each field is above 0, and finite."""
     for field in fields:
         value = getattr(config, field)
         if value is not None and not value > 0:
             raise ValueError(f"{field} must be > 0, got {value}")
+        finite(config, (field,))
+
+
+def finite(config: Any, fields: Iterable[str]) -> None:
+    """Raise ValueError where a field is infinite, or no number."""
+    for field in fields:
+        value = getattr(config, field)
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{field} must be finite, got {value}")
 
 
 def shares(config: Any, fields: Iterable[str]) -> None:

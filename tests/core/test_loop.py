@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from core.toy import RULES, Toy, pairs
-from ttmem.core import associative, begin, chain, constant, fold, forget, gradient_step, sgd
+from ttmem.core import associative, begin, chain, constant, fold, forget, gradient_step, scheduled_step, sgd
 
 pytestmark = pytest.mark.usefixtures("float64")
 rules = pytest.mark.parametrize("rule", RULES)
@@ -24,6 +24,14 @@ def test_writing_in_two_pieces_is_writing_once(rule, cut):
     assert torch.equal(torch.cat([first.loss, second.loss]), log.loss) and twice.step == once.step == 4
     for one, other in zip(gradients(toy, once, asked), gradients(toy, twice, asked), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-13)
+
+
+def test_a_write_of_two_steps_has_no_third():
+    toy, stream = Toy(), [pairs() for _ in range(3)]
+    step = scheduled_step(toy.objective, sgd(), toy.rates, "last_1", steps=2)
+    done, _ = fold(step, toy.start(sgd(), 2), stream[:2])
+    with pytest.raises(ValueError, match="steps must be above 2, which are done, for a write to go on, got 2"):
+        step(done, stream[2])
 
 
 @rules

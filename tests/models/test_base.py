@@ -38,6 +38,13 @@ def test_join_is_the_slow_join_on_lists(sizes, pad):
         assert [joined.ids[i, place + 1] for place in places] == target[i, : len(places)].tolist()
 
 
+@pytest.mark.parametrize("query, target", [((4, 3), (4, 2)), ((2, 2, 3), (2, 1, 2)), ((2, 2, 3), (4, 2))])
+def test_questions_and_answers_of_other_shapes_are_refused(query, target):
+    untyped = join.__wrapped__ if hasattr(join, "__wrapped__") else join  # tests check annotations, users' calls do not
+    with pytest.raises(ValueError, match=r"(query|target) must be \(batch, questions, tokens\), .* got \("):
+        untyped(torch.ones(query, dtype=torch.long), torch.ones(target, dtype=torch.long), 0)
+
+
 def logits_for(guesses):
     return F.one_hot(guesses, 7).double() * 5
 

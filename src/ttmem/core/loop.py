@@ -14,7 +14,7 @@ from .gradient import META_GRADIENTS, at_step, check_meta_gradient, surprise
 from .objectives import Objective
 from .rates import RateSource
 from .rules import Rule
-from .state import Log, State, Tree, detach, row_norm
+from .state import Log, State, Tree, detach, row_norm, usable
 
 Step = Callable[[State, Any], tuple[State, Log]]
 """`step(state, data) -> (state, log)`: any way to write."""
@@ -50,6 +50,7 @@ def step_along(gradient: Gradient, rule: Rule, rates: RateSource) -> Step:
     """A write by one step of `rule` along any gradient."""
 
     def step(state: State, data: Any) -> tuple[State, Log]:
+        state = usable(state)
         grads, losses = gradient(state.fast, data)
         change, velocity = rule.update(grads, state.velocity, state.fast, rates(state.step, data))
         fast = {name: weight + change[name] for name, weight in state.fast.items()}
@@ -77,7 +78,13 @@ def fold(step: Step, state: State, stream: Iterable[Any], recompute: bool = Fals
 def scheduled_step(objective: Objective, rule: Rule, rates: RateSource, meta: str, steps: int) -> Step:
     """`gradient_step` for a write of `steps` steps, each with its share of the meta-gradient (`last_K`)."""
     kinds = [gradient_step(objective, rule, rates, at_step(check_meta_gradient(meta), i, steps)) for i in range(steps)]
-    return lambda state, data: kinds[state.step](state, data)
+
+    def step(state: State, data: Any) -> tuple[State, Log]:
+        if state.step >= steps:
+            raise ValueError(f"steps must be above {state.step}, which are done, for a write to go on, got {steps}")
+        return kinds[state.step](state, data)
+
+    return step
 
 
 def _recomputed(step: Step, state: State, data: Any) -> tuple[State, Log]:

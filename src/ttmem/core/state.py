@@ -65,6 +65,13 @@ def detach(state: State) -> State:
     return map_state(lambda leaf: leaf.detach(), state)
 
 
+def usable(tree: Any) -> Any:
+    """The same tensors, copied where they were written in inference mode: autograd refuses those outside it."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return tree
+    return map_state(lambda leaf: leaf.clone() if leaf.is_inference() else leaf, tree)
+
+
 def row_norm(tree: Tree) -> Tensor:
     """The Euclidean norm of each row over all tensors of the tree, `(batch,)`; its gradient at zero is zero."""
     squares = torch.stack([leaf.flatten(1).square().sum(1) for leaf in tree.values()]).sum(0)

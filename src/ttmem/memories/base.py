@@ -7,6 +7,7 @@ from einops import repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..checks import not_negative
 from ..core.state import Tree
 
 
@@ -49,6 +50,7 @@ class Memory(nn.Module):
 
     def start(self, batch: int) -> Tree:
         """The memory before any write, `{"mem": (batch, slots, dim)}`."""
+        not_negative(batch=batch)
         return {"mem": repeat(wide(self.init["mem"]), "m d -> b m d", b=batch)}
 
     def open(self, kept: Tree) -> Tree:

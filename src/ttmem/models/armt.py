@@ -13,6 +13,7 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..checks import not_negative
 from ..core.schedule import Grid, Stack
 from ..core.state import State, Tree
 from .base import once
@@ -36,6 +37,7 @@ class ARMT(Layered):
 
     def start(self, batch: int) -> State:
         """A and z are zero."""
+        not_negative(batch=batch)
         return State(flipped(self.memory.start(self.config.layers, batch, self.init)))
 
     def grid(self, x: Float[Tensor, "s b t d"], lengths: Int[Tensor, "s b"]) -> Grid:

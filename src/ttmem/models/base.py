@@ -1,5 +1,6 @@
 """What the rest of the package knows of a model: four methods, and of a backbone: three."""
 
+from collections.abc import Collection
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -8,7 +9,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..core.state import Log, State
+from ..core.state import Log, State, usable
 
 
 class Outcome(NamedTuple):
@@ -77,16 +78,38 @@ class Joined(NamedTuple):
 
 
 def join(query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"], pad: int) -> Joined:
-    """Put each target right behind its query, padding moved to the end.
+    """Put each target right behind its query, padding moved to the end; ValueError where a query has no token.
 
     >>> join(torch.tensor([[[7, 0]]]), torch.tensor([[[8, 9]]]), pad=0)
     Joined(ids=tensor([[7, 8, 9, 0]]), place=tensor([[0, 1]]))
     """
+    for name, ids in (("query", query), ("target", target)):
+        if ids.ndim != 3 or ids.shape[:2] != query.shape[:2]:
+            shapes = f"{tuple(query.shape)} and {tuple(target.shape)}"
+            raise ValueError(f"{name} must be (batch, questions, tokens), for query and target alike, got {shapes}")
     query, target = query.flatten(0, 1), target.flatten(0, 1)
     row = torch.cat([query, target], dim=1)
     order = (row == pad).to(torch.int8).argsort(dim=1, stable=True)
     first = (query != pad).sum(1, keepdim=True) - 1
+    # Only where looking costs nothing: on a GPU it would wait for all that was asked of it so far.
+    if first.device.type == "cpu" and not torch.compiler.is_compiling() and (first < 0).any():
+        raise ValueError("query must have a token in every row, one is all padding")
     return Joined(row.gather(1, order), first + torch.arange(target.shape[1], device=row.device))
+
+
+def of_rows(state: State, rows: int, names: Collection[str] = ("mem",)) -> State:
+    """The state, fit for autograd; ValueError unless it is one of this kind of model and has so many rows.
+
+    Several questions share a memory, and a memory of another batch would pass as theirs.
+    """
+    held = set(getattr(state, "fast", ()))
+    if held != set(names):
+        found = ", ".join(sorted(held)) or type(state).__name__
+        raise ValueError(f"state must hold {', '.join(sorted(names))}, as start and write give it, got {found}")
+    batch = {len(leaf) for leaf in state.fast.values()}
+    if batch != {rows}:
+        raise ValueError(f"state must be of a batch of {rows}, got one of {', '.join(map(str, sorted(batch)))}")
+    return usable(state)
 
 
 def spread(x: Tensor, rows: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.state import Log, State
 from ..memories.tokens import MemoryTokens
-from .base import Backbone, Episode, Outcome, answer_logits, join, once, score
+from .base import Backbone, Episode, Outcome, answer_logits, join, of_rows, once, score
 
 
 class ForwardMemory(nn.Module):
@@ -31,9 +31,9 @@ class ForwardMemory(nn.Module):
         return State(self.memory.start(batch))
 
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
-        """One forward pass; there is no loss to report, and no `steps` but 1."""
+        """One forward pass, a row of padding keeps its memory; there is no loss to report, and no `steps` but 1."""
         once(steps)
-        old = state.fast["mem"]
+        old = of_rows(state, len(context)).fast["mem"]
         length, slots = (context != self.pad).sum(1), self.memory.slots
         place = length[:, None] + torch.arange(slots, device=context.device)
         index = place[..., None].expand(-1, -1, self.backbone.dim)
@@ -42,11 +42,13 @@ class ForwardMemory(nn.Module):
         x = torch.cat([x, torch.zeros_like(own)], dim=1).scatter(1, index, own)
         hidden, _ = self.backbone.hidden(x, old)
         nothing = old.new_zeros(0, len(context))
-        return State({"mem": hidden.gather(1, index).to(old.dtype)}, (), state.step + 1), Log(nothing, nothing)
+        new = torch.where((length > 0)[:, None, None], hidden.gather(1, index).to(old.dtype), old)
+        return State({"mem": new}, (), state.step + 1), Log(nothing, nothing)
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Tensor:
         """Logits `(b, q, y, vocab)` of every target token from the memory and the query."""
-        return answer_logits(self.backbone, state.fast["mem"], join(query, target, self.pad), len(query))
+        memory = of_rows(state, len(query)).fast["mem"]
+        return answer_logits(self.backbone, memory, join(query, target, self.pad), len(query))
 
     def loss(self, episode: Episode) -> Outcome:
         """Write each context, answer all its questions."""

@@ -8,8 +8,9 @@ from einops import repeat
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from ..checks import not_negative
 from ..core.state import Log, State
-from .base import Backbone, Episode, Outcome, answer_logits, join, once, score
+from .base import Backbone, Episode, Outcome, answer_logits, join, of_rows, once, score
 
 
 class FullContext(nn.Module):
@@ -24,11 +25,13 @@ class FullContext(nn.Module):
 
     def start(self, batch: int) -> State:
         """An empty context."""
+        not_negative(batch=batch)
         return State({"context": torch.full((batch, 0), self.pad)})
 
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
         """Keep the context's ids; no `steps` but 1."""
         once(steps)
+        state = of_rows(state, len(context), {"context"})
         new = context if self.reads else context[:, :0]
         kept = torch.cat([state.fast["context"].to(context), new], dim=1)
         nothing = torch.zeros(0, len(context), device=context.device)
@@ -36,6 +39,7 @@ class FullContext(nn.Module):
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Tensor:
         """Logits `(b, q, y, vocab)` of every target token from the whole context and the query."""
+        state = of_rows(state, len(query), {"context"})
         seen = repeat(state.fast["context"].to(query), "b t -> b q t", q=query.shape[1])
         joined = join(torch.cat([seen, query], dim=-1), target, self.pad)
         return answer_logits(self.backbone, None, joined, len(query))

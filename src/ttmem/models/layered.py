@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from ..core.schedule import FOLDS, Grid, Stack, fold_sequential
 from ..core.state import Log, State, Tree, map_state
 from ..memories.base import wide
-from ..memories.long_term import usable
 from ..nn.layers import RMSNorm
 from ..nn.stacked import attention, causal_conv, linear, rms_norm, swiglu
-from .base import Episode, Outcome, join, score
+from .base import Episode, Outcome, join, of_rows, score
 from .layered_config import LayeredConfig
 from .segments import cut
 
@@ -79,7 +78,7 @@ class Layered(nn.Module):
 
         The context begins a segment: a memory may be written in pieces that end where segments end.
         """
-        config = self.config
+        config, state = self.config, of_rows(state, len(context), set(self.start(1).fast))
         ids = rearrange(cut(context, config.pad, config.separator, config.segment_size), "b s t -> s b t")
         real = ids != config.pad
         grid = self.grid(self.embedding(ids), real.sum(-1))
@@ -97,6 +96,7 @@ class Layered(nn.Module):
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y v"]:
         """Logits of the target's tokens: each question is a segment of its own, which writes nothing."""
+        state = of_rows(state, len(query), set(self.start(1).fast))
         joined = join(query, target, self.config.pad)
         ids = joined.ids[:, :-1]
         grid = Grid(self.embedding(ids)[None], (ids != self.config.pad).sum(1)[None])
@@ -145,4 +145,4 @@ def block(weights: Tree, x: Float[Tensor, "g b t d"], heads: int) -> Float[Tenso
 
 def flipped(fast: Tree) -> Tree:
     """From leaves that lead with the batch, as states do, to leaves that lead with the layer; and back."""
-    return map_state(lambda leaf: usable(leaf).transpose(0, 1), fast)
+    return map_state(lambda leaf: leaf.transpose(0, 1), fast)

@@ -10,10 +10,11 @@ import copy
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..checks import at_least, one_of, positive
+from ..checks import at_least, not_negative, one_of, positive
 from ..core.gradient import check_meta_gradient
 from ..core.loop import begin, fold, scheduled_step
 from ..core.objectives import Objective, token_loss
@@ -21,7 +22,7 @@ from ..core.rates import LearnedRates
 from ..core.rules import Rule, adam, chain, clip, momentum, sgd, titans
 from ..core.state import Log, State, detach
 from ..memories.base import Memory, Source
-from .base import Backbone, Episode, Outcome, answer_logits, join, score, spread
+from .base import Backbone, Episode, Outcome, answer_logits, join, of_rows, score, spread
 
 RULES = {"sgd": sgd, "momentum": momentum, "titans": titans, "adam": adam}
 
@@ -107,15 +108,21 @@ class MetaMemory(nn.Module):
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
         """K gradient steps on the context; what comes back holds the memory tokens alone.
 
-        The log's `loss` and `surprise` are `(steps, batch)`: nats per token and gradient norm before each step.
+        The log's `loss` and `surprise` are `(steps, batch)`: nats per token and gradient norm before each step. A row
+        that is all padding keeps its memory.
         """
         steps, rule = self.config.steps if steps is None else steps, self.config.make_rule()
+        not_negative(steps=steps)
+        state = of_rows(state, len(context))
+        context = context if context.shape[1] else F.pad(context, (0, 1), value=self.pad)
         source = self.source(context)
         objective = self.objective(state, source)
         step = scheduled_step(objective, rule, self.rates, self.config.meta_gradient, steps)
         opened = begin(rule, self.memory.open(state.fast))
         written, log = fold(step, opened, [context] * steps, self.config.recompute)
-        kept = State({"mem": self.memory.tokens(written.fast, source)}, (), state.step + 1)
+        told = source.mask.any(1)[:, None, None]
+        tokens = torch.where(told, self.memory.tokens(written.fast, source), state.fast["mem"])
+        kept = State({"mem": tokens}, (), state.step + 1)
         return (detach(kept) if self.config.meta_gradient == "none" else kept), log
 
     def objective(self, before: State, source: Source) -> Objective:
@@ -145,7 +152,7 @@ class MetaMemory(nn.Module):
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y v"]:
         """Logits of every target token, given the memory, the query and the target tokens before it."""
-        memory = self.project(state.fast["mem"])
+        memory = self.project(of_rows(state, len(query)).fast["mem"])
         return answer_logits(self.backbone, memory, join(query, target, self.pad), len(query))
 
     def loss(self, episode: Episode) -> Outcome:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..checks import not_negative
 from ..core.schedule import Stack
 from ..core.state import State, Tree
 from ..memories.associative import Pass
@@ -40,10 +41,12 @@ class PRMT4(Layered):
 
     def start(self, batch: int) -> State:
         """The learned initial memory of each layer, and no momentum."""
+        not_negative(batch=batch)
         return State(flipped(self.memory.start(dict(self.init), batch)))
 
     def stack(self, steps: int | None = None) -> Stack:
         """The layers, writing with so many steps (None: as configured)."""
+        not_negative(steps=self.memory.steps if steps is None else steps)
 
         def cell(weights: Tree, x: Tensor, state: Tree, lengths: Tensor) -> tuple[Tensor, Tree]:
             seen, y = self.run(weights, x, state)

@@ -6,12 +6,11 @@ Each arrow is ForwardMemory's write; the memory is what comes out at the positio
 goes back through all segments. Source: Bulatov et al. 2022, arXiv 2207.06881.
 """
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from ..core.state import Log, State
-from .base import Backbone, once
+from .base import Backbone
 from .forward_memory import ForwardMemory
 from .segments import check_cut, cut
 
@@ -30,10 +29,7 @@ class RMT(ForwardMemory):
 
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
         """One forward pass a segment; there is no loss to report, and no `steps` but 1."""
-        once(steps)
         for segment in cut(context, self.pad, self.separator, self.size).unbind(1):
-            written, _ = super().write(state, segment)
-            real = (segment != self.pad).any(1)[:, None, None]
-            state = written._replace(fast={"mem": torch.where(real, written.fast["mem"], state.fast["mem"])})
+            state, _ = super().write(state, segment, steps)
         nothing = state.fast["mem"].new_zeros(0, len(context))
         return state, Log(nothing, nothing)

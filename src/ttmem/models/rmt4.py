@@ -22,7 +22,7 @@ from ..core.state import Log, State, Tree
 from ..memories.base import Source
 from ..memories.tokens import MemoryTokens
 from ..nn.layers import RMSNorm
-from .base import Backbone
+from .base import Backbone, of_rows
 from .meta_memory import MetaMemory, WriteConfig
 from .segments import check_cut, cut
 
@@ -85,13 +85,12 @@ class RMT4(MetaMemory):
         return cut(context, self.pad, self.config.separator, self.config.segment_size)
 
     def write_segment(self, state: State, segment: Int[Tensor, "b t"], steps: int | None) -> tuple[State, Log]:
-        """K gradient steps on one segment; a row that has none of it keeps its memory."""
-        old, (written, log) = state.fast["mem"], super().write(state, segment, steps)
-        new = written.fast["mem"]
+        """K gradient steps on one segment; a row that has none of it keeps its memory, gate or not."""
+        state = of_rows(state, len(segment))
+        written, log = super().write(state, segment, steps)
         if self.gate is not None:
-            new = self.gate(old, new)
-        real = (segment != self.pad).any(1)[:, None, None]
-        return written._replace(fast={"mem": torch.where(real, new, old)}), log
+            written = written._replace(fast={"mem": self.gate(state.fast["mem"], written.fast["mem"])})
+        return written, log
 
     def objective(self, before: State, source: Source) -> Objective:
         """The segment's log-loss, and with `replay` how much the memory's answers to the probes change."""
@@ -133,4 +132,4 @@ class Gate(nn.Module):
         """Join."""
         change = new - old
         seen = torch.cat([self.norm_old(old), self.norm_change(change)], dim=-1)
-        return old + torch.sigmoid(self.linear(seen)) * change
+        return old + torch.sigmoid(self.linear(seen.to(self.linear.weight.dtype))) * change
