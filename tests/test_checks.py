@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ttmem.checks import at_least, one_of, positive, shares
+from ttmem.checks import at_least, below, finite, one_of, positive, shares
 
 NAN = float("nan")
 
@@ -30,6 +30,22 @@ def test_what_must_be_positive_is_above_zero(value):
     positive(has(None), ["field"])
     with pytest.raises(ValueError, match=f"^field must be > 0, got {value}$"):
         positive(has(value), ["field"])
+
+
+@pytest.mark.parametrize("check", [positive, finite])
+def test_what_must_be_positive_or_finite_is_not_infinite(check):
+    check(has(None), ["field"])
+    check(has(1e300), ["field"])
+    with pytest.raises(ValueError, match="^field must be finite, got inf$"):
+        check(has(float("inf")), ["field"])
+
+
+@pytest.mark.parametrize("value", [1, 1.5, NAN])
+def test_a_field_below_a_bound_is_less_than_it(value):
+    below(has(0.999), {"field": 1})
+    below(has(None), {"field": 1})
+    with pytest.raises(ValueError, match=f"^field must be < 1, got {value}$"):
+        below(has(value), {"field": 1})
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, NAN])

@@ -19,8 +19,9 @@ from ttmem.memory_file import (
     load_memory,
     read_about,
     save_memory,
+    write_steps,
 )
-from ttmem.models import ModelConfig, build
+from ttmem.models import LayeredConfig, ModelConfig, build
 from ttmem.tasks import AssociativeRetrieval
 
 TASK = AssociativeRetrieval.from_name("N2-K4V4-S2_16-32")
@@ -118,6 +119,26 @@ def test_a_memory_answers_the_same_after_a_stay_on_disk(path, kind):
     assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize(
+    "config, steps, losses",
+    [
+        (ModelConfig(memory="tokens", dim=16, layers=1), 2, 2),
+        (ModelConfig(memory="rmt4", dim=16, layers=1), 2, 4),
+        (LayeredConfig("prmt4", dim=16, heads=2, layers=1), 2, 2),
+        (LayeredConfig("armt", dim=16, heads=2, layers=1), 0, 2),
+        (ModelConfig(memory="forward", dim=16, layers=1), 0, 0),
+    ],
+)
+def test_steps_are_those_on_each_segment_whatever_is_logged(path, config, steps, losses):
+    model = build(config, seed=0)
+    state, log = model.write(model.start(2), TASK.sample(2).context)
+    found = write_steps(model)
+    save_memory(path, state, describe(Writer.of(model, "a", "0f3a"), TASK.name, TEXTS, log.loss, steps=found))
+    about = read_about(path)
+    assert (about.steps, [len(each) for each in about.losses]) == (steps, [losses] * 2)
+    assert write_steps(model, 5) == (5 if steps else 0)
+
+
 def test_the_text_is_not_in_the_file(path):
     saved(path)
     assert not any(text.encode() in path.read_bytes() for text in TEXTS)
@@ -209,15 +230,20 @@ def test_a_damaged_description_is_named(path, changed):
 
 
 def test_tensors_that_are_not_as_described_are_damage(path):
-    rewritten(path, writer=dataclasses.asdict(writer(shapes={"mem": [4, 3]})))
-    with pytest.raises(ValueError, match="its tensors are"):
-        load_memory(path)
+    for changed in (
+        {"writer": dataclasses.asdict(writer(shapes={"mem": [4, 3]}))},
+        {"digests": ["0"], "lengths": [8], "losses": [[4.0]]},
+    ):
+        rewritten(path, **changed)
+        with pytest.raises(ValueError, match="its tensors are"):
+            load_memory(path)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    for missing in (tmp_path / "gone.memory", tmp_path):
-        with pytest.raises(FileNotFoundError, match=f"there is no memory file {missing}"):
-            load_memory(missing)
+def test_no_file_and_a_folder_are_told_apart(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"there is no memory file {tmp_path}/gone.memory"):
+        load_memory(tmp_path / "gone.memory")
+    with pytest.raises(ValueError, match=f"{tmp_path} is a folder, not a memory file"):
+        load_memory(tmp_path)
 
 
 @pytest.mark.parametrize("changed", [{"format": "x"}, {"version": "one"}, {"version": None}])
@@ -233,8 +259,11 @@ def test_what_cannot_be_kept_is_not_written(path):
     wrong = {
         "middle of a write": state._replace(velocity=(state.fast,)),
         "diverged": state._replace(fast={"mem": state.fast["mem"] / 0}),
-        "shapes": state._replace(fast={"mem": state.fast["mem"][:, :2]}),
-        "1 memories": state._replace(fast={"mem": state.fast["mem"][:1]}),
+        r"has \{'mem': \[2, 2, 4\]\}, the description 2 memories": state._replace(
+            fast={"mem": state.fast["mem"][:, :2]}
+        ),
+        r"has \{'mem': \[1, 3, 4\]\}, .* 2 memories": state._replace(fast={"mem": state.fast["mem"][:1]}),
+        r"has \{'mem': \[2, 2, 3, 4\]\}": state._replace(fast={"mem": state.fast["mem"].repeat(2, 1, 1)}),
     }
     for words, bad in wrong.items():
         with pytest.raises(ValueError, match=words):
@@ -245,7 +274,7 @@ def test_what_cannot_be_kept_is_not_written(path):
 def test_a_context_kept_as_it_is_has_no_memory_file(path):
     model = build(ModelConfig(memory="full", dim=16, layers=1), seed=0)
     state, log = model.write(model.start(1), TASK.sample(1).context)
-    with pytest.raises(ValueError, match="shapes"):
+    with pytest.raises(ValueError, match="FullContext has no memory file: what it keeps grows with the text"):
         save_memory(path, state, describe(Writer.of(model, "full", "0f3a"), TASK.name, TEXTS[:1], log.loss))
 
 

@@ -5,7 +5,7 @@
 >>> task = ttmem.AssociativeRetrieval.from_name("N2-K4V4-S2_16-32")
 >>> state, log = model.write(model.start(3), task.sample(batch=3).context)
 
-Names are imported when they are first used, so `import ttmem` alone needs no torch.
+Names and modules (`ttmem.models.Titans`) are imported when they are first used, so `import ttmem` alone needs no torch.
 """
 
 from importlib import import_module
@@ -32,6 +32,7 @@ _HOMES = {
     "zoo": ("load",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = {*_HOMES, "checkpoint", "cli", "hf", "nn", "training"}
 
 __all__ = [
     "AssociativeRetrieval",
@@ -56,10 +57,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'ttmem' has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -5,6 +5,8 @@ import json
 import os
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 FORMAT = "ttmem-checkpoint"
 VERSION = 1
+LONGEST_HEADER = 100_000_000  # the limit of safetensors itself
 
 
 class Checkpoint(NamedTuple):
@@ -97,7 +100,7 @@ def read_file(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[str,
     try:
         return {name: tensor.clone() for name, tensor in load_tensors(content).items()}, said
     except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}): fetch it again, or train it again") from error
+        raise ValueError(f"{path} is damaged ({error}): fetch it again, or train it again") from error
 
 
 def packed(tensors: Mapping[str, Tensor], form: str, said: dict[str, Any]) -> bytes:
@@ -106,43 +109,59 @@ def packed(tensors: Mapping[str, Tensor], form: str, said: dict[str, Any]) -> by
     return tensor_bytes(ready, {form: json.dumps(said, sort_keys=True, separators=(",", ":"))})
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The file's bytes; FileNotFoundError with the path for no file, ValueError for a folder."""
+def read_bytes(path: str | Path, what: str = "checkpoint") -> bytes:
+    """The bytes of a file that is to be a `what`; FileNotFoundError with the path for none, ValueError for a folder."""
     if not Path(path).exists():
-        raise FileNotFoundError(f"there is no checkpoint {path}: check the path")
+        raise FileNotFoundError(f"there is no {what} {path}: check the path")
     if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder, not a checkpoint: name the .safetensors file in it")
+        raise ValueError(f"{path} is a folder, not a {what}: name a file in it")
     return Path(path).read_bytes()
 
 
-def header(path: str | Path, content: bytes) -> dict[str, Any]:
-    """The JSON header of a safetensors file; ValueError where the bytes are none, or end before it does."""
+def header(path: str | Path, content: bytes, what: str = "checkpoint") -> dict[str, Any]:
+    """The JSON header of a safetensors file; ValueError where the bytes are none, or fewer than it promises."""
     size = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else 0
-    if content[8:9] != b"{":
-        raise ValueError(f"{path} is not a checkpoint: it does not begin like a safetensors file")
-    if len(content) < 8 + size:
-        raise ValueError(f"{path} is truncated: its header ends after {len(content)} bytes; fetch it again")
+    if not 2 <= size <= LONGEST_HEADER or content[8:9] not in (b"{", b""):
+        raise ValueError(f"{path} is not a {what}: it does not begin like a safetensors file")
+    check_length(path, content, 8 + size)
     try:
-        return dict(json.loads(content[8 : 8 + size]))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: its header is not JSON; fetch it again") from error
+        head = json.loads(content[8 : 8 + size])
+        about, entries = head.pop("__metadata__", None), head.values()
+        ends = [int(entry["data_offsets"][1]) for entry in entries if isinstance(entry["shape"], list)]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: its header is not that of a safetensors file; get it again") from error
+    check_length(path, content, 8 + size + max(ends, default=0))
+    return head | {"__metadata__": about if isinstance(about, dict) else {}}
+
+
+def check_length(path: str | Path, content: bytes, promised: int) -> None:
+    """Raise ValueError where the file is shorter than its header promises."""
+    if len(content) < promised:
+        raise ValueError(f"{path} is truncated: it has {len(content)} bytes of {promised}; write or fetch it again")
 
 
 def description(path: str | Path, head: Mapping[str, Any], form: str) -> dict[str, Any]:
     """The JSON object in a header; ValueError for another format or a newer version."""
-    found = head.get("__metadata__")
-    metadata = found if isinstance(found, dict) else {}
+    metadata = head["__metadata__"]
     if form not in metadata:
         found = f"it is {brief(sorted(metadata))}" if metadata else "it says nothing about itself"
         raise ValueError(f"{path} is a safetensors file but no {form}: {found}")
     try:
         said = dict(json.loads(metadata[form]))
-        version = int(said.pop("version"))
-    except (ValueError, TypeError, KeyError) as error:
+        version = version_of(said)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: its {form} entry is not a JSON object with a version") from error
     if version > VERSION:
         raise ValueError(f"{path} has version {version} of {form}, this ttmem reads up to {VERSION}: upgrade ttmem")
     return said
+
+
+def version_of(said: dict[str, Any]) -> int:
+    """Take the version out of a description; ValueError for what is none."""
+    version = said.pop("version")
+    if type(version) is not int or version < 1:
+        raise ValueError(f"version must be a whole number >= 1, got {version!r}")
+    return version
 
 
 def brief(names: list[str], most: int = 3) -> str:
@@ -155,16 +174,48 @@ def brief(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
+def shelf() -> Path:
+    """Where the shipped checkpoints lie."""
+    return Path(str(files("ttmem"))) / "checkpoints"
+
+
+def start_file(where: str) -> Path:
+    """The file that `train.start_from` means: a path, or the name of a shipped checkpoint.
+
+    A shipped one may also be written with the path that it has in the repository, from wherever the run is started.
+    """
+    path = Path(where)
+    named = path.name == where or path.parts[-3:-1] == ("ttmem", "checkpoints")
+    shipped = shelf() / f"{path.name.removesuffix('.safetensors')}.safetensors"
+    if not path.exists() and not (named and shipped.is_file()):
+        raise FileNotFoundError(f"train.start_from: there is no checkpoint {where}, and none of that name is shipped")
+    return path if path.exists() else shipped
+
+
 def replace_file(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all: beside it first, then in its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file whole or not at all: beside it first, then in its place; OSError with the path where that fails."""
+    place = place_of(path)
+    beside = place.with_name(f".{place.name}.{os.getpid()}")
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(beside, place)
+    except OSError as error:  # it names the file beside, which the user never heard of
+        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
     return path
+
+
+def place_of(path: Path) -> Path:
+    """The file that a write to the path replaces: where symbolic links lead; ValueError for what is no plain file."""
+    place = Path(os.path.realpath(path))
+    if place.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it")
+    if place.exists() and not place.is_file():
+        raise ValueError(f"{path} is no plain file, and is not overwritten: name another")
+    return place

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from .checkpoint import fill, load_model
+from .checkpoint import fill, load_model, shelf
 from .memory_file import Writer
 from .models import build, config_of
 from .tasks import make_task
@@ -56,12 +55,12 @@ class Loaded:
         """The task of a name, or the one it was trained for; ValueError where neither is known."""
         if name is None and self.task is None:
             raise ValueError(f"{self.path} does not say its task: give --task, such as N2-K4V4-S2_16-32")
-        return make_task(name or str(self.task))
+        return make_task(str(self.task) if name is None else name)
 
 
 def folder() -> Path:
     """Where the shipped checkpoints lie."""
-    return Path(str(files("ttmem"))) / "checkpoints"
+    return shelf()
 
 
 def is_shipped(name: str) -> bool:

@@ -91,3 +91,16 @@ def test_the_experiment_has_the_time_it_is_given_and_grows_to_the_demos_task():
     experiment = demo.small_experiment(30.0)
     assert experiment.train.seconds == 30.0 and experiment.model.memory == "neural"
     assert experiment.curriculum.stages[-1].task == demo.SMALL_TASK == experiment.task
+
+
+def test_no_samples_are_refused_before_the_training(room, capsys):
+    assert main(["demo", "--samples", "0"]) == 2
+    assert capsys.readouterr().err == "ttmem: --samples must be >= 1, got 0\n" and not (room / "demo").exists()
+
+
+def test_the_help_tells_the_steps_that_follow_the_seconds(capsys, monkeypatch):
+    monkeypatch.undo()
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"ends with its last {demo.small_experiment(1.0).train.decay} steps" in told

@@ -4,7 +4,7 @@ from torch import nn
 
 from ttmem.core import State
 from ttmem.evals import decode
-from ttmem.models import ModelConfig, build
+from ttmem.models import LayeredConfig, ModelConfig, Titans, build, preset
 from ttmem.tasks import AssociativeRetrieval
 
 TASK = AssociativeRetrieval.from_name("N2-K2V3-S1_8-16")
@@ -54,6 +54,17 @@ def test_padding_is_never_an_answer():
 
     answer = decode(Pads(), State({}), torch.ones(1, 2, 3, dtype=torch.long), 4)
     assert (answer.ids == 2).all() and answer.probability[0, 0, 0].item() == pytest.approx(1 / (1 + torch.e**-1))
+
+
+@pytest.mark.parametrize(
+    "model", [Titans(preset("tiny", "swa", pad=7)), build(LayeredConfig("prmt4", vocab=9, separator=8, pad=7), 0)]
+)
+def test_the_padding_that_is_barred_is_the_models_own_and_id_0_may_answer(model, monkeypatch):
+    scores = torch.zeros(model.config.vocab).index_fill(0, torch.tensor([7]), 2).index_fill(0, torch.tensor([0]), 1)
+    monkeypatch.setattr(model, "read", lambda state, query, target: scores.expand(*target.shape, -1).clone())
+    query = torch.ones(1, 2, 3, dtype=torch.long)
+    assert (decode(model, model.start(1), query, 2).ids == 0).all()
+    assert (decode(model, model.start(1), query, 2, pad=0).ids == 7).all()
 
 
 def test_an_answer_needs_a_length():

@@ -5,9 +5,9 @@ from torch import nn
 from ttmem.core import State
 from ttmem.core.state import Log
 from ttmem.evals import BATCH, evaluate, steps_curve
-from ttmem.evals.run import episodes, evaluating
-from ttmem.models import ModelConfig, build
-from ttmem.tasks import AssociativeRetrieval, Episode
+from ttmem.evals.run import episodes, evaluating, mean_loss
+from ttmem.models import LayeredConfig, ModelConfig, Titans, build, preset
+from ttmem.tasks import AssociativeRetrieval, Episode, Needle
 from ttmem.tasks.characters import VOCAB
 
 TASK = AssociativeRetrieval.from_name("N3-K2V2-S2_16-32")
@@ -113,6 +113,14 @@ def test_the_model_is_in_evaluation_mode_without_gradients_and_left_as_it_was():
     assert model.training and torch.is_grad_enabled()
 
 
+def test_every_part_of_the_model_keeps_the_mode_it_was_in():
+    model = small().train()
+    model.backbone.eval()
+    before = [module.training for module in model.modules()]
+    evaluate(model, TASK, samples=2)
+    assert [module.training for module in model.modules()] == before and not model.backbone.training
+
+
 @pytest.mark.parametrize("memory", ["tokens", "neural", "mlp", "forward"])
 def test_a_memory_costs_four_bytes_per_number_of_its_tokens(memory):
     report = evaluate(small(memory), TASK, samples=3)
@@ -141,6 +149,33 @@ def test_write_loss_is_the_mean_of_the_writes_own_log_and_falls():
     assert report.write_loss[0] > report.write_loss[-1]
 
 
+def test_batches_with_different_numbers_of_segments_make_one_report():
+    armt = LayeredConfig("armt", dim=8, heads=2, layers=1, separator=None, segment_size=16)
+    task = AssociativeRetrieval.from_name("N8-K2V2-S8_16-32")
+    drawn = torch.cat([e.context for e in episodes(task, 1000, 0, "validation")])
+    counts = [-(-int((rows != 0).sum(1).max()) // 16) for rows in drawn.split(BATCH)]
+    assert counts[0] != counts[1]
+    report = evaluate(build(armt, 0), task, samples=1000, seed=0, split="validation")
+    assert report.samples == 1000 and len(report.write_loss) == max(counts)
+
+
+@pytest.mark.parametrize("family", ["rmt4", "prmt4"])
+def test_a_row_without_a_segment_does_not_count_in_its_write_loss(family):
+    parts = {"separator": None, "segment_size": 8}
+    config = ModelConfig(memory="rmt4", dim=16, layers=1, slots=4, steps=1, **parts)
+    model = build(config if family == "rmt4" else LayeredConfig("prmt4", dim=16, heads=2, layers=1, **parts), 0)
+    losses = evaluate(model, AssociativeRetrieval.from_name("N4-K2V2-S4_16-32"), samples=100).write_loss
+    assert len(losses) > 9 and losses == pytest.approx([4.25] * len(losses), abs=0.15)
+
+
+def test_a_loss_that_became_zero_counts_where_there_is_still_a_surprise():
+    surprised = torch.tensor([[1.0, 1.0, 1.0], [1e-9, 1.1e-19, 0.0]])
+    log = Log(torch.tensor([[4.0, 2.0, 3.0], [0.0, 0.0, 0.0]]), surprised)
+    more = Log(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+    assert mean_loss([log, more]) == (3.0, 0.0)
+    assert mean_loss([log._replace(loss=torch.tensor([[4.0, 2.0, 3.0], [0.0, 0.0, 6.0]]))]) == (3.0, 3.0)
+
+
 def test_a_curve_has_a_report_per_number_of_steps_on_the_same_questions():
     reports = steps_curve(small().double(), TASK, steps=(1, 2, 4), samples=20)
     assert [r.steps for r in reports] == [1, 2, 4] == [len(r.write_loss) for r in reports]
@@ -155,6 +190,23 @@ def test_a_curve_has_a_report_per_number_of_steps_on_the_same_questions():
 def test_what_cannot_be_evaluated_is_named(arguments, words):
     with pytest.raises(ValueError, match=words):
         evaluate(small(), TASK, **arguments)
+
+
+@pytest.mark.parametrize(
+    "model, task, line",
+    [
+        (small, Needle("passkey", 128), "model.vocab must be the 258 ids of needle:passkey:128, got 70"),
+        (lambda: Titans(preset("tiny", "lmm")), TASK, f"model.vocab must be the 70 ids of {TASK.name}, got 258"),
+        (
+            lambda: Titans(preset("tiny", "lmm", vocab=70, pad=69)),
+            TASK,
+            f"model.pad must be 0, the padding of {TASK.name}, got 69",
+        ),
+    ],
+)
+def test_a_task_with_other_ids_or_another_padding_is_refused_before_it_is_asked(model, task, line):
+    with pytest.raises(ValueError, match=line):
+        evaluate(model(), task, samples=2)
 
 
 class Ones:

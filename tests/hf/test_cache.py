@@ -59,6 +59,26 @@ def test_a_deep_copy_is_a_memory_of_its_own():
     assert all(torch.equal(a, b) for a, b in zip(tensors(kept.state), before, strict=True))
 
 
+def test_a_deep_copy_of_a_memory_with_gradients_has_the_same_ones():
+    made, rows, more, found = model(), ids(1, 7), ids(1, 5), []
+    for keep in (lambda memory: memory, copy.deepcopy):
+        made.zero_grad()
+        memory = keep(made(rows).past_key_values)
+        logits = made(more, past_key_values=memory).logits
+        logits.square().sum().backward()
+        found.append([logits.detach(), *(p.grad for p in made.parameters())])
+    assert all(map(torch.equal, *found))
+
+
+def test_a_memory_read_in_inference_mode_goes_on_with_gradients():
+    made, rows, more = model(), ids(1, 7), ids(1, 5)
+    with torch.inference_mode():
+        memory = made(rows).past_key_values
+    logits = made(more, past_key_values=memory).logits
+    logits.sum().backward()
+    torch.testing.assert_close(logits, made(torch.cat([rows, more], dim=1)).logits[:, 7:])
+
+
 def test_a_reset_memory_is_a_new_one():
     made, rows = model(), ids(2, 7)
     memory = read(made, rows)

@@ -72,7 +72,7 @@ def test_the_heads_answer_to_both_names():
 
 
 def test_a_padding_id_outside_the_vocabulary_is_none():
-    assert TitansConfig.from_core(CoreConfig(vocab=40)).pad_token_id is None
+    assert TitansConfig.from_core(CoreConfig(vocab=40, pad=-1)).pad_token_id is None
     assert TitansConfig.from_core(CoreConfig()).pad_token_id == 257
 
 
@@ -85,6 +85,7 @@ def test_a_padding_id_outside_the_vocabulary_is_none():
         ({"vocab_size": 0}, "^vocab_size must be >= 1, got 0$"),
         ({"num_memory_tokens": -1}, "^num_memory_tokens must be >= 0, got -1$"),
         ({"chunk_size": 0}, "^chunk_size must be >= 1, got 0$"),
+        ({"pad_token_id": 300}, "^pad_token_id must be < 258, got 300$"),
     ],
 )
 def test_a_bad_value_is_told_in_the_names_used_here(changes, message):

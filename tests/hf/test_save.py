@@ -6,13 +6,13 @@ from dataclasses import asdict
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from hf.small import ARCHITECTURES, VOCAB, config, ids, model
 from ttmem.checkpoint import save_model
 from ttmem.core.state import tensors
 from ttmem.hf import TitansForCausalLM, from_ttmem
-from ttmem.models import MIXERS, ModelConfig, TitansConfig, build
+from ttmem.models import MIXERS, LayeredConfig, ModelConfig, TitansConfig, build
 
 OTHER_PROCESS = """
 import sys, torch, ttmem.hf
@@ -109,7 +109,7 @@ def test_a_checkpoint_of_ttmem_becomes_the_same_model(tmp_path, architecture):
 
 
 def test_a_tied_checkpoint_of_ttmem_becomes_a_tied_model(tmp_path):
-    core = build(TitansConfig(dim=8, heads=2, vocab=VOCAB), seed=0)
+    core = build(TitansConfig(dim=8, heads=2, vocab=VOCAB, pad=0), seed=0)
     made = from_ttmem(save_model(tmp_path / "core.safetensors", asdict(core.config), core.state_dict()))
     rows = ids(1, 9)
     assert made.config.tie_word_embeddings and torch.equal(made(rows).logits, core(rows)[0])
@@ -120,6 +120,41 @@ def test_a_checkpoint_of_another_kind_is_refused(tmp_path):
     path = save_model(tmp_path / "tokens.safetensors", asdict(small), build(small).state_dict())
     with pytest.raises(ValueError, match="tokens.safetensors holds a tokens model; only Titans"):
         from_ttmem(path)
+
+
+def test_a_layered_checkpoint_is_refused_by_the_name_of_its_architecture(tmp_path):
+    small = LayeredConfig("armt", dim=8, heads=2, layers=1, hidden=8)
+    path = save_model(tmp_path / "armt.safetensors", asdict(small), build(small).state_dict())
+    with pytest.raises(ValueError, match="armt.safetensors holds a armt model; only Titans"):
+        from_ttmem(path)
+
+
+def test_a_field_that_there_is_not_is_refused(tmp_path):
+    core = build(config().to_core(), seed=0)
+    path = save_model(tmp_path / "core.safetensors", asdict(core.config), core.state_dict())
+    with pytest.raises(TypeError, match="TitansConfig has no chunksize, hops: leave it out"):
+        from_ttmem(path, chunksize=3, eos_token_id=3, hops=1)
+    assert from_ttmem(path, num_attention_heads=2, output_hidden_states=True).config.output_hidden_states
+
+
+@pytest.mark.parametrize("name, size", [("chunk_size", 4), ("segment_size", 6), ("window_size", 5)])
+def test_another_chunk_segment_or_window_than_the_saved_one_is_refused_unless_the_config_says_so(tmp_path, name, size):
+    made = model()
+    made.save_pretrained(tmp_path)
+    path = save_model(tmp_path / "core.safetensors", asdict(made.model.config), made.model.state_dict())
+    for load in (
+        lambda **said: from_ttmem(path, **said),
+        lambda **said: TitansForCausalLM.from_pretrained(tmp_path, **said),
+        lambda **said: AutoModelForCausalLM.from_pretrained(tmp_path, **said),
+        lambda **said: AutoConfig.from_pretrained(tmp_path, **said),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must be {size}, as the model was trained, got 3: "):
+            load(**{name: 3})
+        load(**{name: size})
+    changed = AutoConfig.from_pretrained(tmp_path)
+    setattr(changed, name, 3)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path, config=changed)
+    assert getattr(again.model.config, name) == 3
 
 
 def test_a_checkpoint_with_an_unknown_field_is_refused(tmp_path):

@@ -35,6 +35,22 @@ def test_a_bad_config_is_refused_by_the_name_of_its_field(field, value):
         LayeredConfig(**{field: value})
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"vocab": 10, "pad": 11, "separator": 9}, "pad must be < 10, got 11"),
+        ({"pad": -1}, "pad must be >= 0, got -1"),
+        ({"separator": 700}, "separator must be < 70, got 700"),
+        ({"separator": -1}, "separator must be >= 0, got -1"),
+        ({"separator": 0}, "separator must be another id than pad = 0, got 0"),
+    ],
+)
+def test_padding_and_separator_are_two_ids_below_vocab(changes, message):
+    with pytest.raises(ValueError) as error:
+        LayeredConfig(**changes)
+    assert str(error.value) == message
+
+
 def test_a_segment_ends_by_separator_or_by_size_not_both():
     with pytest.raises(ValueError, match="either separator or segment_size"):
         LayeredConfig(segment_size=4)

@@ -1,9 +1,12 @@
 """An LMM walked along the diagonals of its grid is the LMM."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from core.titans_rows import assert_close, gradients
+from ttmem.core.state import map_state, tensors
 from ttmem.models import Titans, build, preset
 from ttmem.models.lmm_stack import lmm_stack, walk
 
@@ -69,3 +72,39 @@ def test_others_and_segments_that_cut_chunks_are_refused():
         lmm_stack(model(architecture="mac"))
     with pytest.raises(ValueError, match="segment must be a multiple of chunk_size = 4, got 6"):
         walk(model(), text(9), segment=6)
+    with pytest.raises(ValueError, match="schedule must be one of diagonal, sequential, got 'x'"):
+        walk(model(), text(9), segment=8, schedule="x")
+
+
+@pytest.mark.parametrize(
+    "changes, said", [({"chunk_size": 2}, "chunk_size 4, it has 2"), ({"layers": 2}, "3 layers"), ({}, "batch of 2")]
+)
+def test_a_state_that_the_model_refuses_the_walk_refuses_as_well(changes, said):
+    theirs = build(replace(model().config, **changes))
+    state = theirs.start(2 if changes else 3)
+    for read in (lambda: walk(model(), text(9), state, segment=8), lambda: model()(text(9), state)):
+        with pytest.raises(ValueError, match=f"state must .*{said}"):
+            read()
+
+
+@pytest.mark.parametrize("short", ["autocast", "module"])
+def test_the_walk_follows_the_model_s_floats_and_its_state_stays_float32(short):
+    made, ids = model().float(), text(27, 19)
+    made = made.bfloat16() if short == "module" else made
+    with torch.autocast("cpu", torch.bfloat16, enabled=short == "autocast"):
+        found, end = walk(made, ids, segment=8)
+        wanted, same = made.hidden(made.embedding(ids), mask=ids != 0)
+    assert found.dtype == wanted.dtype
+    assert [x.dtype for x in tensors(end)] == [x.dtype for x in tensors(same)]
+    assert (found - wanted).float().square().mean() < 1e-3 * wanted.float().square().mean()
+
+
+def test_a_walk_goes_on_with_gradients_from_inference_mode_and_from_other_floats():
+    made, ids = model(), text(31)
+    with torch.inference_mode():
+        _, half = walk(made, ids[:, :13], segment=8)
+    short = map_state(lambda x: x.float() if x.is_floating_point() else x, half)
+    for state in (half, short):
+        found, wanted = walk(made, ids[:, 13:], state, segment=8)[0], made.hidden(made.embedding(ids[:, 13:]), state)[0]
+        assert_close((found,), (wanted,))
+        found.square().sum().backward()

@@ -81,6 +81,8 @@ def test_an_unknown_preset_or_architecture_is_named():
         ({"architecture": "rnn"}, "architecture must be one of lmm, mac, mag, mal, swa, full, got 'rnn'"),
         ({"gate": "sum"}, "gate must be one of two-way, product, got 'sum'"),
         ({"vocab": 0}, "vocab must be >= 1, got 0"),
+        ({"vocab": 100}, "pad must be < 100, got 257"),
+        ({"vocab": 100, "pad": 100}, "pad must be < 100, got 100"),
         ({"dim": 0}, "dim must be >= 1, got 0"),
         ({"dim": 36}, "dim must be a multiple of 2 heads = 8, got 36"),
         ({"layers": 0}, "layers must be >= 1, got 0"),
@@ -108,6 +110,10 @@ def test_a_field_out_of_range_is_named_with_its_value(changes, message):
     with pytest.raises(ValueError) as error:
         TitansConfig(**changes)
     assert str(error.value) == message
+
+
+def test_padding_is_an_id_below_vocab_or_none_at_all():
+    assert (TitansConfig(vocab=100, pad=99).pad, TitansConfig(vocab=100, pad=-1).pad) == (99, -1)
 
 
 def test_a_config_cannot_be_changed():

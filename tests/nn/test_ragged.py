@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttmem.nn.ragged import alignment, latest, pack, unpack
+from ttmem.nn.ragged import alignment, check_mask, latest, pack, unpack
 
 pytestmark = pytest.mark.usefixtures("float64")
 masks = st.integers(1, 7).flatmap(
@@ -63,6 +63,17 @@ def test_offsets_that_cut_no_sequences_are_named_in_the_error(offsets):
     with pytest.raises(ValueError) as error:
         unpack(torch.randn(5, 2), torch.tensor(offsets, dtype=torch.long))
     assert str(error.value) == f"offsets must rise from 0 to the 5 packed tokens, got {offsets}"
+
+
+def test_a_mask_of_floats_is_refused():
+    with pytest.raises(ValueError, match="mask must be bool, true where there is a token, got torch.float64"):
+        check_mask.__wrapped__(torch.ones(2, 3), torch.randn(2, 3, 4))
+
+
+@pytest.mark.parametrize("offsets", [[0, 5], torch.tensor([0.0, 5.0]), torch.tensor(5)])
+def test_offsets_that_are_no_row_of_integers_are_refused(offsets):
+    with pytest.raises(ValueError, match="offsets must be a tensor of ints"):
+        unpack.__wrapped__(torch.randn(5, 2), offsets)
 
 
 @given(lengths=lengths_of, past=st.integers(0, 4), shape=shapes)

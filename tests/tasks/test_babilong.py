@@ -253,6 +253,7 @@ def test_books_that_are_missing_or_too_short_are_named(folder):
         (lambda: BabiLong.from_name("babilong:qa1:1k:s0"), "segment must be >= 1, got 0"),
         (lambda: BabiLong("qa1", 0).sample(1, "user"), "split must be one of .*, got 'user'"),
         (lambda: BabiLong("qa1", 0).sample(1, queries=2), "queries must be 1, .*, got 2"),
+        (lambda: BabiLong("qa1", 0).sample(-1), "batch must be >= 0, got -1"),
         (lambda: BabiLong("qa1", 0).decode([3, VOCAB]), "id must be between 0 and 1057, got 1058"),
     ],
 )
@@ -292,4 +293,5 @@ def test_data_do_not_limit_training(folder):
     start = time.process_time()
     for index in range(50):
         task.sample(16, index=index)
+    assert len(task.sample(0)) == 0
     assert 50 * 16 / (time.process_time() - start) > 2_000

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.reading import N2, PUBLISHED, equal, named
-from ttmem.tasks import SPLITS, Task
+from ttmem.tasks import SPLITS, Needle, Task, Text
 from ttmem.tasks.base import random_stream
 
 
@@ -51,6 +51,17 @@ def test_no_two_batches_of_a_split_share_a_stream(seed, index, step):
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match="split must be one of train, validation, test, got 'dev'"):
         named(N2).sample(1, "dev")
+
+
+@pytest.mark.parametrize(
+    "task", [named(N2), Needle("passkey", 160), Text.from_dataset(["to be"] * 9, 8, 99, split="test")]
+)
+def test_a_batch_may_be_empty_and_not_less_than_that(task):
+    none, one = task.sample(0, "test"), task.sample(1, "test")
+    assert len(none) == 0 and none.slices.keys() == one.slices.keys()
+    assert all(getattr(none, part).ndim == getattr(one, part).ndim for part in ("context", "query", "target", "answer"))
+    with pytest.raises(ValueError, match="^batch must be >= 0, got -1$"):
+        task.sample(-1, "test")
 
 
 def test_rows_and_devices_take_every_tensor_along():

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from training.short import EASY, TARGET, experiment
-from ttmem.models import ModelConfig
+from ttmem.models import LayeredConfig, ModelConfig, preset
 from ttmem.training import Experiment, Stage, load_experiment, override
 from ttmem.training.experiment import differences
 
@@ -69,6 +69,9 @@ def test_later_overrides_win():
         ("train.lr.x=3", "lr has no field 'x'"),
         ("stages.9.threshold=1", "stages has 1 entries: set stages.0.FIELD, say"),
         ("stages.0=1", "stages has 1 entries"),
+        ("train.decay=none", "override train.decay=none: decay must be a number, got 'none'"),
+        ("train.lr=inf", "override train.lr=inf: lr must be finite, got inf"),
+        ("model=none", "model has fields of its own"),
         ("stages.0.task=N9", "task name must look like"),
     ],
 )
@@ -76,6 +79,11 @@ def test_a_bad_override_teaches(text, line):
     with pytest.raises(ValueError) as caught:
         override(experiment(), [text])
     assert line in str(caught.value)
+
+
+def test_an_override_of_stages_that_are_not_there_says_where_to_write_them():
+    with pytest.raises(ValueError, match="stages is empty, and an override adds nothing to it: write the first one in"):
+        override(experiment(()), ["stages.0.task=N1-K1V1-V62"])
 
 
 def test_an_experiment_survives_json():
@@ -104,3 +112,30 @@ def test_differences_name_the_path_and_both_values():
     assert differences({"a": [{"b": 1}], "c": 2}, {"a": [{"b": 3}], "c": 2}) == ["a.0.b: 1 -> 3"]
     assert differences({"a": [1]}, {"a": [1, 2]}) == ["a: [1] -> [1, 2]"]
     assert differences({"a": 1}, {"b": 1}) == ["a: 1 -> None", "b: None -> 1"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    "model, changes",
+    [
+        (ModelConfig(), ["model.dim=10", "model.heads=5"]),
+        (ModelConfig(), ["train.settle=true", "train.target=0.9"]),
+        (LayeredConfig("armt"), ["model.separator=none", "model.segment_size=8"]),
+        (preset("tiny", "mac", vocab=70, pad=0), ["task=needle:passkey:128", "model.vocab=258", "model.pad=257"]),
+    ],
+)
+def test_fields_that_belong_together_change_together_in_any_order(model, changes, order):
+    changed = override(Experiment("n1", "N1-K1V1-V62", model), changes[::order])
+    for change in changes:
+        path, _, text = change.partition("=")
+        thing = changed
+        for name in path.split("."):
+            thing = getattr(thing, name)
+        assert str(thing).lower() == text
+
+
+def test_a_part_set_as_a_whole_and_in_parts_is_refused():
+    with pytest.raises(ValueError, match=r"0.task is set, and also the whole: do either"):
+        override(experiment(), ["stages=", "stages.0.task=N1-K1V1-V62"])
+    with pytest.raises(ValueError, match="stages has"):
+        override(experiment(), ["stages.00.task=N1-K1V1-V62"])

@@ -96,3 +96,24 @@ def test_the_first_signal_is_noted_and_the_second_goes_where_it_always_went():
             assert len(seen) == 1
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_long_task_name_loses_its_middle_in_the_line_and_not_in_the_history(tmp_path, capsys):
+    task = "text:256:" + "+".join(f"gutenberg/{number}.txt" for number in range(10136, 10146))
+    record = {"step": 1, "end": 2, "rate": 1.0, "loss": 1.0, "running": 0.0, "task": task, "stage": 0, "stages": 1}
+    reporter = Reporter(tmp_path)
+    reporter.log(record)
+    (told,) = capsys.readouterr().err.splitlines()
+    assert len(told) < 120 and "text:256:gutenberg" in told and "10145.txt (1/1)" in told
+    assert json.loads((tmp_path / "history.jsonl").read_text())["task"] == task
+
+
+def test_a_history_that_is_there_stays_until_the_new_one_is_released(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"step": 9}\n')
+    reporter = Reporter(tmp_path, show=False)
+    reporter.log({"step": 1})
+    assert path.read_text() == '{"step": 9}\n'
+    reporter.release()
+    reporter.log({"step": 2})
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'

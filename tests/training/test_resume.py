@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from training.short import assert_same_run, experiment, history, run_script, weights
+from training.short import EASY, assert_same_run, experiment, history, run_script, weights
 from ttmem.checkpoint import load_model
-from ttmem.training import train
+from ttmem.training import Stage, train
 from ttmem.training.loop import MODEL, STATE, Trainer
 from ttmem.training.state import check_same, complete
 
@@ -85,9 +85,58 @@ def test_more_steps_reopen_a_run_that_had_used_up_its_own(tmp_path):
     assert (result.stopped, result.steps) == ("steps", 6)
 
 
+@pytest.mark.parametrize("first", [1, 6])
+def test_a_run_with_more_steps_ends_where_its_last_stage_ends_as_if_it_had_them_from_the_start(tmp_path, first):
+    def run(name: str, steps: int) -> tuple[str, int]:
+        stage = Stage(EASY, threshold=0.0, min_steps=2)
+        changes = {"steps": steps, "final_steps": 7, "schedule": "constant"}
+        result = train(experiment((stage,), **changes), tmp_path / name, progress=False)
+        return result.stopped, result.steps
+
+    assert run("resumed", first) == ("steps", first)
+    assert run("resumed", 20) == run("whole", 20) == ("steps", 9)
+    ours, theirs = weights(tmp_path / "resumed"), weights(tmp_path / "whole")
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_a_budget_used_up_already_ends_the_run_before_another_step_with_a_model_to_ship(tmp_path):
+    trainer = Trainer(experiment(steps=10, eval_every=0), tmp_path, progress=False)
+    for _ in range(6):
+        trainer.advance()
+    trainer.save()
+    before = weights(tmp_path)
+    for _ in range(2):
+        result = train(experiment(steps=3, eval_every=0), tmp_path, progress=False)
+        assert (result.stopped, result.steps) == ("steps", 6) and load_model(result.checkpoint).meta["step"] == 6
+        assert all(before[name].equal(tensor) for name, tensor in weights(tmp_path).items())
+    assert len([line for line in history(tmp_path) if "validation" in line]) == 1
+    assert train(experiment(steps=8, eval_every=0), tmp_path, progress=False).steps == 8
+
+
+@pytest.mark.parametrize("changes, end", [({}, 7), ({"steps": 20}, 7), ({"steps": 6}, 6)])
+def test_another_budget_leaves_the_end_that_a_reached_target_had_set(changes, end, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "_ask", lambda trainer: (0.5, 0.0))
+    settling = {"target": 0.5, "settle": True, "decay": 3.0}
+    trainer = Trainer(experiment(**settling), tmp_path, progress=False)
+    for _ in range(5):
+        trainer.advance()
+    trainer.save()
+    result = train(experiment(**settling | changes), tmp_path, progress=False)
+    assert (result.stopped, result.steps) == ("target", end)
+
+
+def test_a_run_goes_on_without_the_checkpoint_that_it_started_from(tmp_path):
+    first = train(experiment(steps=1), tmp_path / "first", progress=False).checkpoint
+    train(experiment(steps=2, start_from=str(first)), tmp_path / "run", progress=False)
+    first.unlink()
+    assert train(experiment(steps=3, start_from=str(first)), tmp_path / "run", progress=False).steps == 3
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        train(experiment(steps=3, start_from=str(first)), tmp_path / "run", resume=False, progress=False)
+
+
 @pytest.mark.parametrize(
     "spoil, line",
-    [(lambda c: c[:-9], "truncated or damaged"), (lambda c: b"what", "is not a checkpoint")],
+    [(lambda c: c[:-9], "is truncated: it has"), (lambda c: b"what", "is not a checkpoint")],
 )
 def test_a_spoiled_state_is_told_with_its_name(tmp_path, spoil, line):
     train(experiment(steps=1), tmp_path, progress=False)

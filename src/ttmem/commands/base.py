@@ -37,9 +37,32 @@ def unset(metavar: str, *aliases: str) -> Any:
 
 
 def say(text: str) -> None:
-    """Print a text."""
-    sys.stdout.write(text + "\n")
+    """Print a text; nothing where stdout was closed."""
+    if sys.stdout is None:
+        return
+    sys.stdout.write("\n".join(map(plain, text.split("\n"))) + "\n")
     sys.stdout.flush()
+
+
+def plain(text: str) -> str:
+    r"""The text with its control characters spelled out: names in files may hold any, a terminal obeys them.
+
+    >>> print(plain("tokens\x1b[2J, größer"))
+    tokens\x1b[2J, größer
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def at_least_one(**counts: int | None) -> None:
+    """ValueError for a flag that must be 1 or more; one that is None was left out.
+
+    >>> at_least_one(samples=0)
+    Traceback (most recent call last):
+    ValueError: --samples must be >= 1, got 0
+    """
+    for flag, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"--{flag} must be >= 1, got {count}")
 
 
 def lines(pairs: dict[str, Any]) -> str:

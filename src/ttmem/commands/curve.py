@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from .base import Command, columns, unset
-from .evaluate import placed
+from .base import Command, at_least_one, columns, unset
+from .evaluate import drawable, placed
 
 if TYPE_CHECKING:
     from ..evals import Point
+    from ..zoo import Loaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +34,18 @@ class Curve(Command):
     """Such as cuda."""
 
     def run(self) -> None:
-        from ..evals.plots import capacity_image, pyplot
-
         if not self.checkpoints:
             raise ValueError("CHECKPOINT is missing: name one or more, as in ttmem curve tokens-n2 neural-memory-n2")
-        if self.plot:
-            pyplot()  # fails before the work where there is no matplotlib
+        if not self.steps:
+            raise ValueError("--steps needs one number or more, as in --steps 1 2 4")
+        at_least_one(samples=self.samples, steps=min(self.steps))
+        drawable(self.plot)
         task, points = self.measured()
-        if self.plot:
-            capacity_image(self.plot, points, task)
         self.tell({"task": task, "points": [point.as_dict() for point in points]}, table(points))
+        if self.plot:  # last: what was measured is told, whatever becomes of the picture
+            from ..evals.plots import capacity_image
+
+            capacity_image(self.plot, points, task)
 
     def measured(self) -> tuple[str, list["Point"]]:
         """The task's name, and the points of all checkpoints."""
@@ -50,6 +53,7 @@ class Curve(Command):
         from ..zoo import load
 
         loaded = [load(where) for where in self.checkpoints]
+        check_different(loaded)
         task = loaded[0].make_task(self.task)
         points = [
             point
@@ -64,6 +68,18 @@ class Curve(Command):
             )
         ]
         return task.name, pooled(points)
+
+
+def check_different(loaded: list["Loaded"]) -> None:
+    """Raise ValueError for one model named twice: pooled, its answers would count twice, and look surer than they are.
+
+    Files are one model where their weights are the same, wherever they lie.
+    """
+    seen: dict[str, Path] = {}
+    for each in loaded:
+        if each.fingerprint in seen:
+            raise ValueError(f"CHECKPOINT {each.path} is the model of {seen[each.fingerprint]}: name it once")
+        seen[each.fingerprint] = each.path
 
 
 def table(points: list[Any]) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .base import Command
+from .base import Command, at_least_one
+from .evaluate import drawable
 from .memory import answers, ask_memory, write_memory
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ DECK = {SMALL_TASK: 0.999, "N2-K4V4-S2_16-32": 0.721}
 """Exact match of NeuralMemory in the deck "Meta-learned memory"."""
 PREFERRED = ("neural-memory-n2", "tokens-n2")
 SHOWN_SEED = 7
+PICTURE = "demo.png"
 
 
 def small_experiment(seconds: float) -> "Experiment":
@@ -65,22 +67,21 @@ class Demo(Command):
     out: Path = Path("demo")
     """Folder for the trained checkpoint, the memory file and the picture."""
     seconds: float = 150.0
-    """Training stops after this long, or sooner when it has learned."""
+    """After this long, or sooner when it has learned, training ends with its last 150 steps (a minute or two)."""
     samples: int = 2_000
     """Contexts of each evaluation."""
 
     def run(self) -> None:
         from rich.console import Console
 
-        from ..evals.plots import pyplot
-
-        pyplot()  # fails before the work where there is no matplotlib
+        at_least_one(samples=self.samples)
+        drawable(self.out / PICTURE)
         console, begun = Console(quiet=self.json, highlight=False), time.perf_counter()
         small, learned = train_small(console, self.out, small_experiment(self.seconds), self.samples)
         loaded = choose(console, small)
         use = use_memory(console, loaded, self.out)
         reports = more_steps(console, loaded, self.samples)
-        image = picture(self.out / "demo.png", loaded, reports, learned)
+        image = picture(self.out / PICTURE, loaded, reports, learned)
         console.rule("[bold]Done", align="left")
         console.print(f"{time.perf_counter() - begun:.0f} seconds. Look at [bold]{image}[/]; the rest is beside it.")
         if self.json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from .base import Command, checkpoint, lines, unset
+from .base import Command, at_least_one, checkpoint, lines, unset
 
 if TYPE_CHECKING:
     from ..evals import Report
@@ -30,7 +30,7 @@ class Eval(Command):
     steps: Annotated[int | None, unset("K")] = None
     """Write steps; by default as many as in training."""
     curve: bool = False
-    """Also exact match against 1 to 30 write steps, on at most 2,000 samples."""
+    """Also exact match against 1 to 30 write steps (one point where the write takes none), on at most 2,000 samples."""
     plot: Annotated[Path | None, unset("PATH")] = None
     """Where to leave that curve as an image (.png, .svg, .pdf); implies --curve."""
     device: str = "cpu"
@@ -40,31 +40,42 @@ class Eval(Command):
         from ..evals import evaluate
         from ..zoo import load
 
+        at_least_one(samples=self.samples, steps=self.steps)
+        drawable(self.plot)
         loaded = load(self.checkpoint)
         task, model = loaded.make_task(self.task), placed(loaded.model, self.device)
         report = evaluate(model, task, self.samples, self.seed, self.steps)
         found = {"checkpoint": loaded.name} | jsonlib.loads(report.to_json())
-        if self.curve or self.plot:
-            found["curve"] = self.more_steps(model, task)
+        reports = self.more_steps(model, task) if self.curve or self.plot else []
+        if reports:
+            wanted = ("steps", "exact_match", "interval", "exact_match_reset", "samples")
+            found["curve"] = [{name: getattr(each, name) for name in wanted} for each in reports]
         self.tell(found, summary(report, found))
+        if self.plot:  # last: what was measured is told, whatever becomes of the picture
+            from ..evals.plots import curve_image
 
-    def more_steps(self, model: Any, task: Any) -> list[dict[str, Any]]:
-        """The curve, and its image where one was asked for."""
-        from ..evals import steps_curve
-
-        if self.plot:
-            from ..evals.plots import curve_image, pyplot
-
-            pyplot()  # fails before the work where there is no matplotlib
-        reports = steps_curve(model, task, CURVE_STEPS, min(self.samples, CURVE_SAMPLES), self.seed)
-        if self.plot:
             curve_image(self.plot, reports, trained_steps(model))
-        wanted = ("steps", "exact_match", "interval", "exact_match_reset", "samples")
-        return [{name: getattr(report, name) for name in wanted} for report in reports]
+
+    def more_steps(self, model: Any, task: Any) -> list["Report"]:
+        """The curve; of one point for a model that takes no gradient steps."""
+        from ..evals import evaluate
+
+        steps = CURVE_STEPS if getattr(model, "takes_steps", False) else [None]
+        return [evaluate(model, task, min(self.samples, CURVE_SAMPLES), self.seed, number) for number in steps]
+
+
+def drawable(plot: Path | None) -> None:
+    """Raise before the work where no picture could be left at --plot."""
+    if plot is not None:
+        from ..evals.plots import ready
+
+        ready(plot)
 
 
 def placed(model: Any, device: str) -> Any:
-    """The model on a device; ValueError where there is no such device."""
+    """The model on a device; ValueError where there is no such device, or it keeps no numbers."""
+    if device.split(":")[0] == "meta":
+        raise ValueError("--device meta keeps no numbers: take cpu, or cuda where there is one")
     try:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -92,7 +103,10 @@ def summary(report: "Report", found: dict[str, Any]) -> str:
         "write loss": " ".join(f"{loss:.3f}" for loss in report.write_loss) or "none",
     }
     told |= {f"by {name}": _rates(rates) for name, rates in report.slices.items()}
-    told |= {f"{point['steps']} steps": f"{point['exact_match']:.4f}" for point in found.get("curve", [])}
+    told |= {
+        "as trained" if point["steps"] is None else f"{point['steps']} steps": f"{point['exact_match']:.4f}"
+        for point in found.get("curve", [])
+    }
     return lines(told)
 
 

@@ -26,12 +26,13 @@ class Inspect(Command):
 
 def contents(path: Path) -> dict[str, Any]:
     """What the file says about itself and the shapes of its tensors; ValueError for neither memory nor checkpoint."""
-    from .. import memory_file
+    from ..checkpoint import header, read_bytes
+    from ..memory_file import FORMAT, load_memory
 
-    header = memory_file.read_header(path, memory_file.read_bytes(path))
-    shapes = {name: entry["shape"] for name, entry in sorted(header.items()) if name != "__metadata__"}
-    if memory_file.FORMAT in header.get("__metadata__", {}):
-        return memory_file.parse(path, header).as_dict() | {"tensors": shapes}
+    head = header(path, read_bytes(path), "memory file or checkpoint")
+    shapes = {name: entry["shape"] for name, entry in sorted(head.items()) if name != "__metadata__"}
+    if FORMAT in head["__metadata__"]:
+        return load_memory(path)[1].as_dict() | {"tensors": shapes}  # so that what it tells is what `ask` would read
     return checkpoint(path) | {"tensors": shapes}
 
 

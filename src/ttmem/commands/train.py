@@ -23,16 +23,18 @@ class Train(Command):
     """A file that defines EXPERIMENT, the name of one in experiments/, or a checkpoint, which holds its experiment."""
     override: Annotated[tuple[str, ...], unset("FIELD=VALUE ...")] = ()
     """Fields to change, such as train.lr=1e-3 model.dim=128."""
-    out: Annotated[Path | None, unset("PATH")] = None
+    out: Annotated[str | None, unset("PATH")] = None
     """Folder for checkpoints and the history; by default runs/NAME."""
     no_resume: bool = False
-    """Start over instead of going on from the last checkpoint in the folder."""
+    """Start over: a run that is in the folder, finished or not, is replaced once the new one saves."""
 
     def run(self) -> None:
         from ..training import override, train
 
+        if self.out == "":
+            raise ValueError("--out must name a folder, got '': leave it out for runs/NAME")
         experiment = override(find_experiment(self.experiment), list(self.override))
-        out = self.out or Path("runs") / experiment.name
+        out = Path("runs", experiment.name) if self.out is None else Path(self.out)
         result = train(experiment, out, resume=not self.no_resume, progress=not self.json)
         found = {"experiment": experiment.name, "out": str(out)} | plain(result)
         if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks

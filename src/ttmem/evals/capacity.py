@@ -43,13 +43,15 @@ def measure(
 ) -> list[Point]:
     """A point for each number of write steps, or one for a model that has none; all on the same test questions.
 
+    A number that comes twice is measured once.
+
     >>> from ttmem.models import ModelConfig, build
     >>> from ttmem.tasks import make_task
     >>> points = measure("mine", build(ModelConfig(dim=16, layers=1), 0), make_task("N1-K1V1-V62"), (1, 2), samples=10)
     >>> [(point.steps, point.memory_bytes) for point in points]
     [(1, 512), (2, 512)]
     """
-    asked = list(steps) if getattr(model, "takes_steps", False) else [None]
+    asked = list(dict.fromkeys(steps)) if getattr(model, "takes_steps", False) else [None]
     points = []
     for number in asked:
         report = evaluate(model, task, samples, seed, number)

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core.state import State
+from .fit import pad_of
 
 
 class Answer(NamedTuple):
@@ -17,14 +18,15 @@ class Answer(NamedTuple):
 
 
 @torch.no_grad()
-def decode(model: Any, state: State, query: Int[Tensor, "b q s"], length: int, pad: int = 0) -> Answer:
+def decode(model: Any, state: State, query: Int[Tensor, "b q s"], length: int, pad: int | None = None) -> Answer:
     """The `length` likeliest tokens behind each question, each chosen before the next (greedy); never the padding.
 
-    Where the teacher-forced reading is right in every token, this gives the same tokens.
-    Raises ValueError for a length below 1.
+    `pad` is the padding's id; None: the model's own, 0 for one that names none. Where the teacher-forced reading is
+    right in every token, this gives the same tokens. Raises ValueError for a length below 1.
     """
     if length < 1:
         raise ValueError(f"length must be >= 1, got {length}")
+    pad = (pad_of(model) or 0) if pad is None else pad
     ids = torch.full((*query.shape[:2], length), pad, dtype=torch.long, device=query.device)
     probability = torch.zeros(ids.shape, device=query.device)
     for i in range(length):

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..tasks.base import Task
+from .fit import check_fit
 from .run import evaluating
 
 ROWS = 16
@@ -18,10 +19,11 @@ def nats(model: nn.Module, task: Task, samples: int = 200, seed: int = 1, split:
     """Mean nats per token over `samples` windows of a split; padding does not count.
 
     Bits per byte are nats / ln 2, where the tokens are bytes; perplexity is exp(nats). Raises ValueError for samples
-    below 1.
+    below 1, and for a task whose ids or padding are not the model's.
     """
     if samples < 1:
         raise ValueError(f"samples must be >= 1, got {samples}")
+    check_fit(model, task)
     total, tokens = 0.0, 0
     with evaluating(model) as device:
         for index, left in enumerate(range(samples, 0, -ROWS)):

@@ -1,6 +1,7 @@
 """Pictures of a memory: what the write does, what more steps bring, and ours beside other people's numbers."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,19 @@ def pyplot() -> Any:
     return pyplot
 
 
+def ready(path: str | Path) -> None:
+    """Raise before the work, not after it, where `save` could leave no picture at the path.
+
+    ImportError without matplotlib; ValueError for an ending that is none of its formats, and for a folder.
+    """
+    path, formats = Path(path), pyplot().Figure().canvas.get_supported_filetypes()
+    if path.is_dir() or path.suffix[1:].lower() not in formats:
+        raise ValueError(f"plot must be a file with the ending .png, .svg or .pdf, got {str(path)!r}")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"plot must go to a folder that can be written, got {str(path)!r}, and {there} is none")
+
+
 def write_loss(axes: Any, losses: Sequence[float]) -> None:
     """Nats per character of the context after 0, 1, 2, ... write steps."""
     axes.plot(range(len(losses)), losses, color=OURS, marker="o", markersize=4)
@@ -33,7 +47,7 @@ def write_loss(axes: Any, losses: Sequence[float]) -> None:
 
 def exact_match(axes: Any, reports: Sequence[Report], trained: int | None = None) -> None:
     """Exact match against write steps with its 95 % interval, and the control with the memory reset."""
-    steps = [report.steps for report in reports]
+    steps = [report.steps or 1 for report in reports]
     low, high = zip(*(report.interval for report in reports), strict=True)
     axes.fill_between(steps, low, high, color=OURS, alpha=0.2, linewidth=0)
     axes.plot(steps, [r.exact_match for r in reports], color=OURS, marker="o", markersize=4, label="memory (95 %)")
@@ -98,7 +112,7 @@ def capacity_image(path: str | Path, points: Sequence[Point], task: str) -> Path
     for panel, label in zip(axes, labels, strict=True):
         panel.set(xlabel=label, ylabel="exact match, test", ylim=(-0.03, 1.03), title=task)
     kept, steps = sorted({p.memory_bytes for p in points}), sorted({p.steps or 1 for p in points})
-    axes[0].set(xscale="log", xlim=(kept[0] / 2, kept[-1] * 2))
+    axes[0].set(xscale="log" if kept[0] else "symlog", xlim=(kept[0] / 2, kept[-1] * 2 or 1))  # none keeps no bytes
     axes[0].set_xticks(kept, [f"{number:,}" for number in kept], rotation=30)
     axes[0].minorticks_off()
     axes[1].set_xticks(steps)
@@ -121,5 +135,5 @@ def _bar(axes: Any, x: float, height: float | None, color: str, label: str | Non
 
 
 def _whole_ticks(axes: Any, steps: Sequence[Any]) -> None:
-    every = -(-len(steps) // 10)
+    every = max(1, -(-len(steps) // 10))  # none where nothing was written by steps
     axes.set_xticks(list(steps)[::every])

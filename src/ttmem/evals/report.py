@@ -41,7 +41,8 @@ class Report:
         interval: 95 % of `exact_match` (Wilson).
         memory_bytes: what is kept of one context, 4 bytes per number.
         write_seconds, answer_seconds: per context and per question, measured in batches.
-        write_loss: nats per token before each write step, mean over contexts; empty where nothing is descended.
+        write_loss: nats per token before each write step, segment after segment, mean over the contexts that have the
+            segment; empty where nothing is descended.
         slices: exact match and samples by slice and label, `{"position": {"0": {"exact_match": ..., "samples": ...}}}`.
     """
 

@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.state import State, tensors
+from ..core.state import Log, State, tensors
 from ..tasks.base import Episode, Task
+from .fit import check_fit
 from .report import Report, by_slice, wilson
 
 BATCH = 500
 """Contexts drawn at a time; fixed, so that split, seed and number of samples name the same questions everywhere."""
+
+NOTHING = 1e-18
+"""A surprise that is none: what the norm of a gradient of zeros comes to in float32, and more."""
 
 
 @dataclass
@@ -26,7 +31,7 @@ class Tally:
     right: int = 0
     tokens: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"write": 0.0, "answer": 0.0})
-    write_loss: list[Tensor] = field(default_factory=list)
+    logs: list[Log] = field(default_factory=list)
     slices: list[dict[str, Tensor]] = field(default_factory=list)
     memory_bytes: int = 0
 
@@ -37,8 +42,8 @@ def evaluate(
     """Exact match of `samples` contexts with one question each, and of the same questions with the memory reset.
 
     `steps` write steps (None: as trained). The model is put in evaluation mode for the time; nothing is learned.
-    A smaller number of samples asks the first of the same questions. Raises ValueError for samples or steps below 1
-    and for an unknown split.
+    A smaller number of samples asks the first of the same questions. Raises ValueError for samples or steps below 1,
+    for an unknown split, and for a task whose ids or padding are not the model's.
 
     >>> from ttmem.models import ModelConfig, build
     >>> from ttmem.tasks import AssociativeRetrieval
@@ -49,6 +54,7 @@ def evaluate(
     """
     if samples < 1 or (steps is not None and steps < 1):
         raise ValueError(f"samples and steps must be >= 1, got {samples} and {steps}")
+    check_fit(model, task)
     tally = Tally()
     with evaluating(model) as device:
         for episode in episodes(task, samples, seed, split):
@@ -71,13 +77,14 @@ def steps_curve(
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[torch.device]:
     """Evaluation mode and no gradients for a while; gives the model's device."""
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}  # parts may be in modes of their own
     model.eval()
     try:
         with torch.no_grad():
             yield next((p.device for p in model.parameters()), torch.device("cpu"))
     finally:
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
 
 
 def episodes(task: Task, samples: int, seed: int, split: str) -> Iterator[Episode]:
@@ -97,7 +104,7 @@ def count(tally: Tally, model: Any, episode: Episode, steps: int | None) -> None
     tally.exact_reset.append((correct(model, empty, episode) | ~episode.answer).all(-1).cpu())
     tally.right += int((right & episode.answer).sum())
     tally.tokens += int(episode.answer.sum())
-    tally.write_loss.append(log.loss.float().cpu())
+    tally.logs.append(Log(log.loss.float().cpu(), log.surprise.float().cpu()))
     tally.slices.append({name: values.cpu() for name, values in episode.slices.items()})
     tally.memory_bytes = max(tally.memory_bytes, memory_bytes(state, len(episode)))
 
@@ -137,6 +144,18 @@ def summarise(tally: Tally, asked: dict[str, Any]) -> Report:
         memory_bytes=tally.memory_bytes,
         write_seconds=tally.seconds["write"] / samples,
         answer_seconds=tally.seconds["answer"] / samples,
-        write_loss=tuple(torch.cat(tally.write_loss, dim=1).double().mean(1).tolist()),
+        write_loss=mean_loss(tally.logs),
         slices=by_slice(exact, slices),
     )
+
+
+def mean_loss(logs: list[Log]) -> tuple[float, ...]:
+    """The mean loss before each step, over the rows that had something to write then.
+
+    Segments beyond a row's last are empty: they cost nothing and surprise nobody, and batches may have fewer of them.
+    """
+    longest = max(len(log.loss) for log in logs)
+    filled = [Log(*(F.pad(part, (0, 0, 0, longest - len(log.loss))) for part in log)) for log in logs]
+    loss, surprise = (torch.cat(parts, dim=1) for parts in zip(*filled, strict=True))
+    wrote = (loss != 0) | (surprise > NOTHING)
+    return tuple((loss.double().sum(1) / wrote.sum(1).clamp(min=1)).tolist())

@@ -1,5 +1,6 @@
 """What a TitansForCausalLM has read, as the `past_key_values` of Hugging Face."""
 
+import copy
 from typing import Any, NoReturn
 
 import torch
@@ -17,7 +18,7 @@ class TitansCache(Cache):
 
     It holds the model's `state`, whose size does not grow with what was read (but for the architecture `full`), and a
     number per row that tells whether ids begin with all that was read. What was written stays written: `crop`, and with
-    it assisted decoding, is refused; `copy.deepcopy(cache)` keeps a memory from before.
+    it assisted decoding, is refused; `copy.deepcopy(cache)` keeps a memory from before, and the graph that wrote it.
 
     >>> from ttmem.hf import TitansConfig, TitansForCausalLM
     >>> model = TitansForCausalLM(TitansConfig(hidden_size=8, num_heads=2)).eval()
@@ -110,6 +111,14 @@ class TitansCache(Cache):
 
     def _refuse(self, what: str) -> NoReturn:
         raise ValueError(f"{what}: a memory cannot unread tokens; keep copy.deepcopy(past_key_values) from before")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TitansCache":
+        # Not by the tensors' own way, which refuses those with a graph.
+        made = memo[id(self)] = copy.copy(self)
+        rest = {name: value for name, value in vars(self).items() if name not in ("state", "trail")}
+        vars(made).update(copy.deepcopy(rest, memo))
+        made.state, made.trail = map_state(torch.clone, (self.state, self.trail))
+        return made
 
     def __len__(self) -> int:
         return 0 if self.state is None else len(self.state.fast)

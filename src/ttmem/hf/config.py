@@ -19,6 +19,7 @@ _THEIRS = {
     "pad": "pad_token_id",
 }
 _NAMES = {field.name: _THEIRS.get(field.name, field.name) for field in fields(core.TitansConfig)}
+_SIZES = ("chunk_size", "segment_size", "window_size")
 NO_PAD = -1
 """The core's id of padding where the tokenizer has none."""
 
@@ -30,7 +31,11 @@ class TitansConfig(PreTrainedConfig):
 
     Those with another name there: vocab_size (vocab), hidden_size (dim), intermediate_size (hidden), num_hidden_layers
     (layers), num_heads, also num_attention_heads (heads), num_memory_tokens (memory_tokens), tie_word_embeddings
-    (tied), pad_token_id (pad). `chunk_size` is part of the function: a model is trained for one.
+    (tied), pad_token_id (pad).
+
+    `chunk_size`, `segment_size` and `window_size` are part of the function: a model is trained for one of each. So
+    `from_pretrained(path, chunk_size=...)` refuses another one than the saved. Who means it changes a loaded config:
+    `config.chunk_size = 8`, then `from_pretrained(path, config=config)`.
 
     >>> TitansConfig(hidden_size=30)
     Traceback (most recent call last):
@@ -86,13 +91,34 @@ class TitansConfig(PreTrainedConfig):
             raise ValueError(f"{_NAMES.get(name, name)} {rest}") from None
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers' own, but ValueError for a chunk, segment or window other than the saved one."""
+        keep({name: config_dict.get(name, getattr(cls, name)) for name in _SIZES}, kwargs)
+        return super().from_dict(config_dict, **kwargs)
+
+    @classmethod
     def from_core(cls, config: core.TitansConfig, **more: Any) -> "TitansConfig":
-        """The same model's config here; `more` are fields of Hugging Face alone, such as eos_token_id.
+        """The same model's config here; `more` are fields besides, such as eos_token_id.
+
+        Raises TypeError for one that there is not, ValueError for a chunk, segment or window other than the model's.
 
         >>> TitansConfig.from_core(core.preset("170M", "mag")).num_hidden_layers
         12
         """
         said = {theirs: getattr(config, ours) for ours, theirs in _NAMES.items()}
-        if not 0 <= config.pad < config.vocab:
+        if config.pad < 0:
             said["pad_token_id"] = None
+        made = cls(**said)
+        unknown = [name for name in more if not hasattr(made, name)]
+        if unknown:
+            raise TypeError(f"TitansConfig has no {', '.join(unknown)}: leave it out")
+        keep({name: said[name] for name in _SIZES}, more)
         return cls(**said | more)
+
+
+def keep(sizes: dict[str, int], asked: dict[str, Any]) -> None:
+    """Raise ValueError where another size is asked for than the one that a model was trained for."""
+    for name, size in sizes.items():
+        if asked.get(name, size) != size:
+            mend = "a loaded config may be changed, and given as config="
+            raise ValueError(f"{name} must be {size}, as the model was trained, got {asked[name]}: {mend}")

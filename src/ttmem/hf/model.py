@@ -192,7 +192,8 @@ class TitansForCausalLM(PreTrainedModel, GenerationMixin):
 def from_ttmem(path: str | Path, **more: Any) -> TitansForCausalLM:
     """The Titans model of a ttmem checkpoint, in evaluation mode; `more` are fields of TitansConfig, as eos_token_id.
 
-    Raises FileNotFoundError for no file, ValueError for one that is no checkpoint or holds another kind of model.
+    Raises FileNotFoundError for no file, ValueError for one that is no checkpoint or holds another kind of model, and
+    for a chunk, segment or window other than the model's, TypeError for a field that TitansConfig does not have.
     """
     found = load_model(path)
     try:
@@ -200,7 +201,8 @@ def from_ttmem(path: str | Path, **more: Any) -> TitansForCausalLM:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} has a config that this ttmem does not know: {error}") from error
     if not isinstance(config, CoreConfig):
-        raise ValueError(f"{path} holds a {found.config.get('memory')} model; only Titans are language models here")
+        kind = found.config.get("architecture") or found.config.get("memory")
+        raise ValueError(f"{path} holds a {kind} model; only Titans are language models here")
     model = TitansForCausalLM(TitansConfig.from_core(config, **more))
     fill(model.model, found.tensors, path)
     return model.eval()

@@ -10,6 +10,7 @@ is neural memory; the deck's NeuralMemory (`ttmem.memories.NeuralMemory`), cross
 are read, is another thing.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,10 +23,11 @@ from torch import Tensor, nn
 from ..checks import at_least, one_of, positive
 from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
 from ..core.network import Norm, read
-from ..core.state import Tree, map_state
+from ..core.state import Tree
 from ..nn.layers import CausalConv, RMSNorm
 from ..nn.ragged import alignment, check_mask, latest, pack, unpack
 from .base import wide
+from .handover import adopted, check_chunk, tell_chunk
 
 FORGET = ("scalar", "channel", "none")
 _LEAST = {"dim": 1, "heads": 1, "depth": 1, "expansion": 1, "chunk_size": 1, "conv": 0}
@@ -68,6 +70,7 @@ class LongTermConfig:
     recompute: bool = True
 
     def __post_init__(self):
+        whole(self, _LEAST)
         at_least(self, _LEAST)
         if self.dim % self.heads:
             raise ValueError(f"dim must be a multiple of heads = {self.heads}, got {self.dim}")
@@ -87,12 +90,13 @@ class LongTermConfig:
 
 
 class LongTermState(NamedTuple):
-    """What a LongTermMemory carries: its memory, one row per sample and head, the tokens the conv still sees, and the
-    chunk size it was written with."""
+    """What a LongTermMemory carries: its memory, one row per sample and head, the tokens the conv still sees, and what
+    it was written with: the chunk size, and whether the network has a norm (None: it does not say)."""
 
     memory: ChunkState
     conv: Float[Tensor, "b p c"]
     chunk_size: int
+    norm: bool | None = None
 
 
 class LongTermMemory(nn.Module):
@@ -100,6 +104,8 @@ class LongTermMemory(nn.Module):
 
     `y, state = memory(x)`, and `memory(x2, state)` goes on where `x` ended: the same as one call on both, wherever the
     split. The options are the fields of LongTermConfig.
+
+    `load_state_dict` refuses the `state_dict()` of another chunk size, another function; `dict(state_dict)` loads.
 
     >>> memory = LongTermMemory(dim=32, heads=2, chunk_size=8)
     >>> x = torch.randn(3, 21, 32)
@@ -109,6 +115,8 @@ class LongTermMemory(nn.Module):
     >>> torch.allclose(torch.cat([first, rest], dim=1), y, atol=1e-5)
     True
     """
+
+    begun = 0  # tokens that `start` has read
 
     def __init__(self, dim: int, **options: Any):
         super().__init__()
@@ -129,6 +137,8 @@ class LongTermMemory(nn.Module):
         self.out_norm = RMSNorm(widths[0])
         self.out_gate = nn.Linear(dim, dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
+        self.register_state_dict_post_hook(tell_chunk)
+        self.register_load_state_dict_pre_hook(check_chunk)
 
     def start(self, batch: int) -> LongTermState:
         """A memory that has read nothing: the learned initial weights, no momentum."""
@@ -136,14 +146,14 @@ class LongTermMemory(nn.Module):
         velocity = {name: torch.zeros_like(w) for name, w in fast.items()} if self.config.momentum else {}
         count = torch.zeros(batch * self.config.heads, dtype=torch.long, device=self.qkv.weight.device)
         tail = self.qkv.weight.new_zeros(batch, max(self.config.conv - 1, 0), 3 * self.config.dim)
-        return LongTermState(ChunkState(fast, velocity, fast, count), tail, self.config.chunk_size)
+        return LongTermState(ChunkState(fast, velocity, fast, count), tail, self.config.chunk_size, self.config.norm)
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: LongTermState | None = None, mask: Bool[Tensor, "b t"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], LongTermState]:
         """Write and read `x`; where `mask` is false there is padding, which writes nothing and reads zero.
 
-        Raises ValueError for a state of another batch or shape.
+        Raises ValueError for a state of another batch or memory. One of other float types is cast to those of `start`.
         """
         if mask is None:
             return self.stream(x, state)
@@ -162,30 +172,37 @@ class LongTermMemory(nn.Module):
         self, x: Float[Tensor, "b t d"], state: LongTermState | None = None, lengths: Int[Tensor, "b"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], LongTermState]:
         """`forward` for left-aligned rows, the first `lengths` tokens of which are real."""
-        fresh, state = state is None, self.start(len(x)) if state is None else map_state(usable, state)
-        self._check(x, state)
+        if x.ndim != 3 or 0 in x.shape or x.shape[2] != self.config.dim:
+            raise ValueError(f"x must be (batch >= 1, time >= 1, {self.config.dim}), got {tuple(x.shape)}")
+        if state is None:
+            return self.go_on(x, self.start(len(x)), lengths, self.begun % self.config.chunk_size)
+        return self.go_on(x, self.fitted(state, len(x)), lengths)
+
+    def go_on(
+        self,
+        x: Float[Tensor, "b t d"],
+        state: LongTermState,
+        lengths: Int[Tensor, "b"] | None,
+        phase: int | None = None,
+    ) -> tuple[Float[Tensor, "b t d"], LongTermState]:
+        """`stream` from a state that fits; `phase` is its place inside the chunk, where that is known."""
         qkv = self.qkv(x).to(state.conv.dtype)
         tail = latest(state.conv, qkv, lengths)
         if self.conv is not None:
             qkv = self.conv(qkv, state.conv)
         with torch.autocast(x.device.type, enabled=False):
-            q, k, v = self.split(qkv)
+            q, k, v = split(qkv, self.config.heads)
             rows = Rows(q, k, v, *self.gates(x))
             each = None if lengths is None else lengths.repeat_interleave(self.config.heads)
-            y, memory = chunkwise(state.memory, rows, self.form(len(x)), each, phase=0 if fresh else None)
-        return self.finish(y, x), LongTermState(memory, tail, self.config.chunk_size)
+            y, memory = chunkwise(state.memory, rows, self.form(len(x)), each, phase)
+        return self.finish(y, x), state._replace(memory=memory, conv=tail)
 
     def recall(self, fast: Tree, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """Read with `x` from fixed weights, writing nothing; the queries see no conv (MAC's `M*(q)`)."""
         with torch.autocast(x.device.type, enabled=False):
-            q = self.split(F.linear(x.to(self.qkv.weight.dtype), self.qkv.weight))[0]
+            q = split(F.linear(x.to(self.qkv.weight.dtype), self.qkv.weight), self.config.heads)[0]
             y = read(fast, q, self.form(len(x)).norm)
         return self.finish(y, x)
-
-    def split(self, qkv: Float[Tensor, "b t c"]) -> Tensor:
-        """Queries, keys and values, one row per sample and head; queries and keys of length 1."""
-        rows = rearrange(wide(F.silu(qkv)), "b t (part h e) -> part (b h) t e", part=3, h=self.config.heads)
-        return torch.stack([F.normalize(rows[0], dim=-1), F.normalize(rows[1], dim=-1), rows[2]])
 
     def form(self, batch: int) -> Form:
         """How the memory is walked."""
@@ -197,19 +214,30 @@ class LongTermMemory(nn.Module):
         y = rearrange(self.out_norm(y.to(self.out_norm.weight.dtype)), "(b h) t e -> b t (h e)", b=len(x))
         return self.out(y.to(x.dtype) * F.silu(self.out_gate(x)))
 
-    def _check(self, x: Tensor, state: LongTermState) -> None:
-        if x.ndim != 3 or 0 in x.shape or x.shape[2] != self.config.dim:
-            raise ValueError(f"x must be (batch >= 1, time >= 1, {self.config.dim}), got {tuple(x.shape)}")
-        found = [(name, tuple(w.shape)) for name, w in state.memory.fast.items()]
-        own = [(name, (len(x) * len(w), *w.shape[1:])) for name, w in self.init.items()]
+    def fitted(self, state: LongTermState, batch: int) -> LongTermState:
+        """The state in the float types that `start` gives it; ValueError for that of another batch or memory."""
+        self.check(state, batch)
+        short = self.qkv.weight.dtype
+        memory = adopted(state.memory, torch.promote_types(short, torch.float32))
+        return LongTermState(memory, adopted(state.conv, short), self.config.chunk_size, self.config.norm)
+
+    def check(self, state: Any, batch: int) -> None:
+        """Raise ValueError unless the state is one of this memory and batch."""
+        if not isinstance(state, LongTermState):
+            raise ValueError(f"state must be a LongTermState, got {type(state).__name__}")
+        config, found = self.config, [(name, tuple(w.shape)) for name, w in state.memory.fast.items()]
+        own = [(name, (batch * len(w), *w.shape[1:])) for name, w in self.init.items()]
         if found != own:
-            raise ValueError(f"state must be of this memory and a batch of {len(x)}: it has {found}, not {own}")
-        if state.chunk_size != self.config.chunk_size:
-            raise ValueError(f"state must be of chunk_size {self.config.chunk_size}, it has {state.chunk_size}")
-        if state.conv.shape[1] != max(self.config.conv - 1, 0):
-            raise ValueError(f"state must be of a memory with conv={self.config.conv}, it is of another")
-        if bool(state.memory.velocity) != self.config.momentum:
-            raise ValueError(f"state must be of a memory with momentum={self.config.momentum}, it is of another")
+            raise ValueError(f"state must be of this memory and a batch of {batch}: it has {found}, not {own}")
+        if state.chunk_size != config.chunk_size:
+            raise ValueError(f"state must be of chunk_size {config.chunk_size}, it has {state.chunk_size}")
+        alike = {
+            "conv": state.conv.shape[1] == max(config.conv - 1, 0),
+            "momentum": bool(state.memory.velocity) == config.momentum,
+            "norm": state.norm in (None, config.norm),
+        }
+        for name in (name for name, same in alike.items() if not same):
+            raise ValueError(f"state must be of a memory with {name}={getattr(config, name)}, it is of another")
 
 
 class Gates(nn.Module):
@@ -253,11 +281,18 @@ def form_of(config: LongTermConfig, *norm: Float[Tensor, "n d"]) -> Form:
     return Form(config.chunk_size, made, config.clip, config.recompute)
 
 
-def usable(x: Tensor) -> Tensor:
-    """Outside inference mode a copy of what was written in it, which autograd would refuse."""
-    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
-        return x
-    return x.clone() if x.is_inference() else x
+def split(qkv: Float[Tensor, "b t c"], heads: int) -> Float[Tensor, "3 n t e"]:
+    """Queries, keys and values, one row per sample and head; queries and keys of length 1."""
+    rows = rearrange(wide(F.silu(qkv)), "b t (part h e) -> part (b h) t e", part=3, h=heads)
+    return torch.stack([F.normalize(rows[0], dim=-1), F.normalize(rows[1], dim=-1), rows[2]])
+
+
+def whole(config: Any, fields: Iterable[str]) -> None:
+    """Raise ValueError unless each field that is set is a whole number, and no float."""
+    for field in fields:
+        value = getattr(config, field)
+        if value is not None and not hasattr(value, "__index__"):
+            raise ValueError(f"{field} must be a whole number, got {value!r}")
 
 
 def log_sigmoid(x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
-from ..checks import at_least, one_of
+from ..checks import at_least, below, one_of
 from ..core.schedule import FOLDS
 from ..memories.associative import TARGETS, AssociativeMatrix, LayerNetwork
 from .segments import check_cut
@@ -25,6 +25,8 @@ _LEAST = {
     "memory_expansion": 1,
     "steps": 1,
     "context_loss": 0,
+    "separator": 0,
+    "pad": 0,
 }
 
 
@@ -87,6 +89,9 @@ class LayeredConfig:
         if self.dim % (self.memory_heads or 1):
             raise ValueError(f"dim must be a multiple of memory_heads = {self.memory_heads}, got {self.dim}")
         check_cut(self.separator, self.segment_size)
+        below(self, {"separator": self.vocab, "pad": self.vocab})
+        if self.separator == self.pad:
+            raise ValueError(f"separator must be another id than pad = {self.pad}, got {self.separator}")
 
     @property
     def hidden_size(self) -> int:

@@ -18,7 +18,7 @@ class PersistentMemory(LongTermMemory):
 
     def __init__(self, config: TitansConfig):
         super().__init__(**vars(config.memory))
-        tokens = config.persistent_tokens
+        self.begun = tokens = config.persistent_tokens
         self.persistent = nn.Parameter(torch.randn(tokens, config.dim) * 0.5) if tokens else None
 
     def start(self, batch: int) -> LongTermState:
@@ -42,6 +42,10 @@ class LMM(nn.Module):
     def start(self, batch: int) -> LongTermState:
         """A memory that has read the persistent tokens."""
         return self.memory.start(batch)
+
+    def check(self, state: LongTermState, batch: int) -> None:
+        """Raise ValueError for the state of another batch or memory."""
+        self.memory.check(state, batch)
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: LongTermState, lengths: Int[Tensor, "b"] | None = None

@@ -18,8 +18,8 @@ from torch import Tensor
 from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
 from ..core.schedule import FOLDS, Grid, Stack
 from ..core.state import State, Tree
-from ..memories.base import wide
-from ..memories.long_term import LongTermState, form_of, opened
+from ..memories.long_term import LongTermState, form_of, opened, split
+from ..nn.ragged import latest
 from ..nn.stacked import causal_conv, linear, rms_norm, swiglu
 from .lmm import LMM
 from .segments import cut
@@ -35,13 +35,15 @@ def walk(
 
     Rows that end inside a chunk keep their place in it.
 
-    Raises ValueError unless the model is an LMM and `segment` a multiple of its chunk: in a group layers stand at
-    different segments, and must stand at the same place of their chunks.
+    Raises ValueError unless the model is an LMM, the state its own, and `segment` a multiple of its chunk: in a group
+    layers stand at different segments, and must stand at the same place of their chunks.
     """
     chunk = model.config.chunk_size
-    if segment % chunk:
+    if segment < 1 or segment % chunk:
         raise ValueError(f"segment must be a multiple of chunk_size = {chunk}, got {segment}")
-    stack, state = lmm_stack(model), state or model.start(len(ids))
+    if schedule not in FOLDS:
+        raise ValueError(f"schedule must be one of {', '.join(FOLDS)}, got {schedule!r}")
+    stack, state = lmm_stack(model), fitted(model, state, len(ids))
     cuts = rearrange(cut(ids, model.config.pad, size=segment), "b s t -> s b t")
     real = cuts != model.config.pad
     tops, tree = FOLDS[schedule](stack, tree_of(state), Grid(model.embedding(cuts), real.sum(-1)))
@@ -64,16 +66,16 @@ def lmm_stack(model: Titans) -> Stack:
     def cell(weights: Tree, x: Tensor, state: Tree, lengths: Tensor) -> tuple[Tensor, Tree]:
         own = {name.removeprefix("mixer.memory."): weight for name, weight in weights.items()}
         seen = rms_norm(x, own["mixer.norm.weight"])
-        qkv = linear(seen, own["qkv.weight"].mT)
+        qkv = linear(seen, own["qkv.weight"].mT).to(state["conv"].dtype)
         heard, tail = convolved(qkv, state["conv"], own.get("conv.weight"), lengths)
-        q, k, v = rearrange(wide(F.silu(heard)), "g b t (n h e) -> n (g b h) t e", n=3, h=options.heads)
-        rows = Rows(F.normalize(q, dim=-1), F.normalize(k, dim=-1), v, *gates(own, seen, options, sizes))
-        each = repeat(lengths, "g b -> (g b h)", h=options.heads)
-        y, memory = chunkwise(chunk_state(state), rows, form(own, options, x.shape[1]), each)
+        with torch.autocast(x.device.type, enabled=False):
+            q, k, v = split(heard.flatten(0, 1), options.heads)
+            rows = Rows(q, k, v, *gates(own, seen, options, sizes))
+            each = repeat(lengths, "g b -> (g b h)", h=options.heads)
+            y, memory = chunkwise(chunk_state(state), rows, form(own, options, x.shape[1]), each)
         y = rearrange(y, "(g b h) t e -> g (b t h) 1 e", g=len(x), h=options.heads, b=x.shape[1])
-        y = rearrange(
-            rms_norm(y, own["out_norm.weight"]), "g (b t h) 1 e -> g b t (h e)", b=x.shape[1], h=options.heads
-        )
+        y = rms_norm(y.to(own["out_norm.weight"].dtype), own["out_norm.weight"]).to(seen.dtype)
+        y = rearrange(y, "g (b t h) 1 e -> g b t (h e)", b=x.shape[1], h=options.heads)
         x = x + linear(y * F.silu(linear(seen, own["out_gate.weight"].mT)), own["out.weight"].mT)
         fed = swiglu(rms_norm(x, own["norm.weight"]), own["feed.up.weight"].mT, own["feed.down.weight"].mT)
         return x + fed, chunk_tree(memory, len(x)) | {"conv": tail}
@@ -85,15 +87,16 @@ def convolved(
     qkv: Float[Tensor, "g b t c"], past: Float[Tensor, "g b p c"], kernel: Tensor | None, lengths: Int[Tensor, "g b"]
 ) -> tuple[Tensor, Tensor]:
     """The convolution over a text whose last tokens are `past`, and the last tokens it leaves."""
-    p, seen = past.shape[2], torch.cat([past, qkv], dim=2)
-    index = lengths[..., None] + torch.arange(p, device=qkv.device)
-    tail = seen.gather(2, repeat(index, "g b p -> g b p c", c=qkv.shape[3]))
-    return qkv if kernel is None else causal_conv(seen, kernel)[:, :, p:], tail
+    tail = latest(past.flatten(0, 1), qkv.flatten(0, 1), lengths.flatten()).unflatten(0, lengths.shape)
+    if kernel is None:
+        return qkv, tail
+    return causal_conv(torch.cat([past, qkv], dim=2), kernel)[:, :, past.shape[2] :], tail
 
 
 def gates(own: Tree, seen: Float[Tensor, "g b t d"], options: Any, sizes: list[int]) -> tuple:
     """theta, log eta and log(1 - alpha), as `Rows` wants them."""
-    said = linear(seen, own["gates.linear.weight"].mT) + own["gates.linear.bias"][:, None, None]
+    weight = own["gates.linear.weight"].mT
+    said = linear(seen.to(weight.dtype), weight) + own["gates.linear.bias"][:, None, None]
     return opened(rearrange(said, "g b t (h n) -> (g b h) t n", h=options.heads), options, sizes)
 
 
@@ -101,6 +104,17 @@ def form(own: Tree, options: Any, batch: int) -> Form:
     """How the memories of a group are walked."""
     names = ("norm_gain", "norm_bias") if options.norm else ()
     return form_of(options, *(repeat(own[name], "g h d -> (g b h) d", b=batch) for name in names))
+
+
+def fitted(model: Titans, state: State | None, batch: int) -> State:
+    """The state that a walk begins with; ValueError for one of another batch or model."""
+    if state is None:
+        return model.start(batch)
+    layers, made = list(model.checked(state, batch).fast.items()), {}
+    for (name, own), block in zip(layers, model.blocks, strict=True):
+        layer: Any = block
+        made[name] = layer.mixer.memory.fitted(own, batch)
+    return state._replace(fast=made)
 
 
 def tree_of(state: State) -> Tree:
@@ -115,7 +129,7 @@ def state_of(tree: Tree, like: State) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for i, (layer, own) in enumerate(like.fast.items()):
         part = {name: leaf[i : i + 1] for name, leaf in tree.items()}
-        made[layer] = LongTermState(chunk_state(part), part["conv"][0], own.chunk_size)  # type: ignore[attr-defined]
+        made[layer] = own._replace(memory=chunk_state(part), conv=part["conv"][0])  # type: ignore[attr-defined]
     return made
 
 

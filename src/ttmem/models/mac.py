@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..core.chunkwise import common_phase
 from ..core.state import Tree
+from ..memories.handover import adopted
 from ..memories.long_term import LongTermMemory, LongTermState
 from ..nn.layers import RMSNorm, turn
 from ..nn.window import Window, empty_window, newest, turns
@@ -65,15 +66,36 @@ class MAC(nn.Module):
             recalled = empty_window(batch, self.heads, slots, weight.shape[1] // self.heads, weight)
         return MACState(memory, memory.memory.fast, tokens, recalled, place)
 
+    def fitted(self, state: MACState, batch: int) -> MACState:
+        """The state in the float types that `start` gives it; ValueError for that of another batch or model."""
+        self.check_segment(state, batch)
+        memory = self.memory.fitted(state.memory, batch)
+        segment = adopted(state.segment, memory.memory.fast["w1"].dtype)
+        tokens, recalled = self.attention.fitted(state.tokens), self.attention.fitted(state.recalled)
+        return MACState(memory, segment, tokens, recalled, state.place)
+
+    def check(self, state: MACState, batch: int) -> None:
+        """Raise ValueError for the state of another batch or model."""
+        self.check_segment(state, batch)
+        self.memory.check(state.memory, batch)
+
+    def check_segment(self, state: MACState, batch: int) -> None:
+        """Raise ValueError for a running segment of another batch, size, number of memory tokens, or width."""
+        if len(state.place) != batch:
+            raise ValueError(f"state must be of a batch of {batch}, got one of {len(state.place)}")
+        held = state.tokens.keys.shape[2] + 1
+        if held != self.size:
+            raise ValueError(f"state must be of segment_size {self.size}, it is of {held}")
+        own, found = 0 if self.queries is None else len(self.queries), state.recalled.keys.shape[2]
+        if found != (own or self.size - 1):
+            raise ValueError(f"state must be of memory_tokens={own}, it has {found} recalled ones")
+        self.attention.check(state.tokens, batch)
+
     def forward(
         self, x: Float[Tensor, "b t d"], state: MACState, lengths: Int[Tensor, "b"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], MACState]:
         """Segment by segment; token by token where rows stand at different places of their segments."""
-        if len(state.place) != len(x):
-            raise ValueError(f"state must be of a batch of {len(x)}, got one of {len(state.place)}")
-        held = state.tokens.keys.shape[2] + 1
-        if held != self.size:
-            raise ValueError(f"state must be of segment_size {self.size}, it is of {held}")
+        state = self.fitted(state, len(x))
         outs, done, t = [], 0, x.shape[1]
         place = common_phase(state.place, self.size)
         while done < t:
@@ -93,7 +115,7 @@ class MAC(nn.Module):
         recall = None if self.queries is not None else self.norm_h(self.memory.recall(state.segment, segment))
         y, state = self.attend(segment, recall, state, lengths)
         y = x + y  # with the token itself: of attention alone the memory would learn mixtures, and no needle
-        recalled, memory = self.memory.stream(self.norm_y(y), state.memory, lengths)
+        recalled, memory = self.memory.go_on(self.norm_y(y), state.memory, lengths)
         place = state.place + (t if lengths is None else lengths)
         return y + self.gate(y, recalled), state._replace(memory=memory, place=place)
 

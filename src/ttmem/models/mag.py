@@ -61,6 +61,11 @@ class MAG(nn.Module):
         """Nothing read."""
         return MAGState(self.memory.start(batch), self.attention.start(batch))
 
+    def check(self, state: MAGState, batch: int) -> None:
+        """Raise ValueError for the state of another batch, memory or window."""
+        self.memory.check(state.memory, batch)
+        self.attention.check(state.window, batch)
+
     def forward(
         self, x: Float[Tensor, "b t d"], state: MAGState, lengths: Int[Tensor, "b"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], MAGState]:

@@ -40,6 +40,11 @@ class MAL(nn.Module):
         """Nothing read but the persistent tokens."""
         return MALState(self.memory.start(batch), self.attention.start(batch))
 
+    def check(self, state: MALState, batch: int) -> None:
+        """Raise ValueError for the state of another batch, memory or window."""
+        self.memory.check(state.memory, batch)
+        self.attention.check(state.window, batch)
+
     def forward(
         self, x: Float[Tensor, "b t d"], state: MALState, lengths: Int[Tensor, "b"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], MALState]:

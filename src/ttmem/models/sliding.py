@@ -10,8 +10,9 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..memories.handover import adopted
 from ..nn.layers import RMSNorm
-from ..nn.window import QKV, Window, empty_window, slide
+from ..nn.window import QKV, Window, check_past, empty_window, slide
 from .titans_config import TitansConfig
 
 
@@ -33,11 +34,19 @@ class SlidingAttention(nn.Module):
         weight = self.qkv.weight
         return empty_window(batch, self.heads, self.window, weight.shape[1] // self.heads, weight)
 
+    def fitted(self, past: Window) -> Window:
+        """A window in the float type that `start` gives it."""
+        return adopted(past, self.qkv.weight.dtype)
+
+    def check(self, past: Window, batch: int) -> None:
+        """Raise ValueError for what was read with another window, batch or number of heads."""
+        check_past(past, self.window, (batch, self.heads, self.qkv.weight.shape[1] // self.heads))
+
     def forward(
         self, x: Float[Tensor, "b t d"], past: Window, lengths: Int[Tensor, "b"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], Window]:
         """What each token gathers from the tokens in its window, and the window for the next call."""
-        y, past = slide(self.project(x), past, self.window, self.prefix(), lengths)
+        y, past = slide(self.project(x), self.fitted(past), self.window, self.prefix(), lengths)
         return self.out(rearrange(y, "b h t e -> b t (h e)")), past
 
     def project(self, x: Float[Tensor, "b t d"]) -> QKV:
@@ -65,6 +74,10 @@ class Sliding(nn.Module):
     def start(self, batch: int) -> Window:
         """A window that has seen nothing."""
         return self.attention.start(batch)
+
+    def check(self, state: Window, batch: int) -> None:
+        """Raise ValueError for what was read with another window, batch or number of heads."""
+        self.attention.check(state, batch)
 
     def forward(self, x: Tensor, state: Window, lengths: Tensor | None = None) -> tuple[Tensor, Window]:
         """Attend."""

@@ -50,6 +50,17 @@ class Block(nn.Module):
         """What the mixer carries before the first token, never a view of its weights: sharding frees those."""
         return self.mixer.start(batch)
 
+    def check(self, state: Any, batch: int) -> None:
+        """Raise ValueError for a state of another batch or layer, as `run` does."""
+        self.check_kind(state)
+        self.mixer.check(state, batch)
+
+    def check_kind(self, state: Any) -> None:
+        """Raise ValueError for a state of another kind of layer."""
+        if not isinstance(state, self.mixer.carries):
+            kinds = f"{self.mixer.carries.__name__}, the state of {type(self.mixer).__name__}"
+            raise ValueError(f"each layer's state must be a {kinds}, got {type(state).__name__}")
+
     def forward(self, x: Float[Tensor, "b t d"], state: Any, lengths: Int[Tensor, "b"] | None = None) -> Any:
         """`(x, state)`: the layer's output and what it carries; without a state it begins with one."""
         if self.checkpoint and self.training and torch.is_grad_enabled():
@@ -59,9 +70,7 @@ class Block(nn.Module):
     def run(self, x: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """The block itself."""
         state = self.start(len(x)) if state is None else state
-        if not isinstance(state, self.mixer.carries):
-            kinds = f"{self.mixer.carries.__name__}, the state of {type(self.mixer).__name__}"
-            raise ValueError(f"each layer's state must be a {kinds}, got {type(state).__name__}")
+        self.check_kind(state)
         x, state = self.mixer(x, state, lengths)
         return x + self.feed(self.norm(x)), state
 
@@ -101,7 +110,12 @@ class Titans(nn.Module):
     def forward(
         self, ids: Int[Tensor, "b t"], state: State | None = None, mask: Bool[Tensor, "b t"] | None = None
     ) -> tuple[Float[Tensor, "b t v"], State]:
-        """Next-token logits, and the state behind the last token; where `mask` is false there is padding."""
+        """Next-token logits, and the state behind the last token; where `mask` is false there is padding.
+
+        A state of other float types is cast to those of `start`. Raises ValueError for one of another batch or model.
+        """
+        if ids.ndim != 2:
+            raise ValueError(f"ids must be (batch, time), got {tuple(ids.shape)}")
         hidden, state = self.hidden(self.embedding(ids), state, mask)
         return self.logits(hidden), state
 
@@ -120,14 +134,30 @@ class Titans(nn.Module):
         self, x: Float[Tensor, "b t d"], state: State | None = None, lengths: Int[Tensor, "b"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """`hidden` for left-aligned rows, the first `lengths` tokens of which are real."""
+        if x.ndim != 3:
+            raise ValueError(f"embeddings must be (batch, time, dim), got {tuple(x.shape)}")
         if not x.shape[1]:
-            return self.norm(x), state or self.start(len(x))
-        state, carried = state or self.unread(), {}
-        if len(state.fast) != len(self.blocks):
-            raise ValueError(f"state must have the model's {len(self.blocks)} layers, it has {len(state.fast)}")
+            return self.norm(x), self.start(len(x)) if state is None else self.checked(state, len(x))
+        state, carried = self.unread() if state is None else state, {}
+        self.check_layers(state)
         for name, block in zip(state.fast, self.blocks, strict=True):
             x, carried[name] = block(x, state.fast[name], lengths)
         return self.norm(x), State(carried, (), state.step + x.shape[1])
+
+    def checked(self, state: State, batch: int) -> State:
+        """The state itself; ValueError for one of another batch or model."""
+        self.check_layers(state)
+        for own, block in zip(state.fast.values(), self.blocks, strict=True):
+            if own is not None:
+                block.check(own, batch)  # type: ignore[operator]
+        return state
+
+    def check_layers(self, state: State) -> None:
+        """Raise ValueError unless there is something for each layer."""
+        if not isinstance(state, State):
+            raise ValueError(f"state must be a State, as a call gives it, got {type(state).__name__}")
+        if len(state.fast) != len(self.blocks):
+            raise ValueError(f"state must have the model's {len(self.blocks)} layers, it has {len(state.fast)}")
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         """Next-token logits of hidden states."""

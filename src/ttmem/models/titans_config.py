@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from ..checks import at_least, one_of
-from ..memories.long_term import LongTermConfig
+from ..checks import at_least, below, one_of
+from ..memories.long_term import LongTermConfig, whole
 
 ARCHITECTURES = ("lmm", "mac", "mag", "mal", "swa", "full")
 _CHOICES = {"architecture": ARCHITECTURES, "gate": ("two-way", "product")}
@@ -48,7 +48,7 @@ class TitansConfig:
         tied: the head shares the embedding.
         checkpoint: the backward pass computes whole blocks again.
         context_loss: weight of the language-model loss on the context, beside that on the answers.
-        pad: the id that fills up rows, which no text may contain.
+        pad: the id that fills up rows, which no text may contain; below vocab, or -1: none.
 
     >>> TitansConfig(persistent_tokens=-1)
     Traceback (most recent call last):
@@ -83,7 +83,9 @@ class TitansConfig:
     pad: int = 257
 
     def __post_init__(self):
+        whole(self, [field for field in (*_LEAST, "pad") if field != "context_loss"])
         at_least(self, _LEAST)
+        below(self, {"pad": self.vocab})
         one_of(self, _CHOICES)
         self._check_together()
 

@@ -40,7 +40,9 @@ def alignment(mask: Bool[Tensor, "b t"]) -> Alignment:
 
 
 def check_mask(mask: Bool[Tensor, "..."], x: Tensor) -> None:
-    """Raise ValueError unless the mask has an entry for each token of `x` `(b, t, ...)`."""
+    """Raise ValueError unless the mask says yes or no to each token of `x` `(b, t, ...)`."""
+    if mask.is_floating_point():
+        raise ValueError(f"mask must be bool, true where there is a token, got {mask.dtype}")
     if mask.shape != x.shape[:2]:
         raise ValueError(f"mask must be {tuple(x.shape[:2])}, as x has tokens, got {tuple(mask.shape)}")
 
@@ -48,12 +50,16 @@ def check_mask(mask: Bool[Tensor, "..."], x: Tensor) -> None:
 def unpack(x: Float[Tensor, "t *d"], offsets: Int[Tensor, "_"]) -> tuple[Tensor, Int[Tensor, "b"]]:
     """Sequences packed end to end as zero-padded rows, and their lengths; sequence i is `x[offsets[i]:offsets[i + 1]]`.
 
-    Raises ValueError where the offsets do not go from 0 to the end of `x` without a step back.
+    Raises ValueError where the offsets do not go from 0 to the end of `x` without a step back, or are no integers.
 
     >>> rows, lengths = unpack(torch.arange(1.0, 6.0), torch.tensor([0, 2, 5]))
     >>> rows.tolist(), lengths.tolist()
     ([[1.0, 2.0, 0.0], [3.0, 4.0, 5.0]], [2, 3])
     """
+    if not isinstance(offsets, Tensor) or offsets.ndim != 1 or offsets.is_floating_point():
+        raise ValueError(
+            f"offsets must be a tensor of ints, one behind the other, got {offsets!r}: torch.tensor([0, 2])"
+        )
     lengths = offsets.diff()
     if not len(lengths) or int(offsets[0]) or int(offsets[-1]) != len(x) or bool((lengths < 0).any()):
         raise ValueError(f"offsets must rise from 0 to the {len(x)} packed tokens, got {offsets.tolist()}")

@@ -88,8 +88,9 @@ def slide(
 
     Raises ValueError where `past` was made for another window, batch or head.
     """
-    _check(tokens, past, window)
-    t, width = tokens.q.shape[2], past.keys.shape[2]
+    b, h, t, e = tokens.k.shape
+    check_past(past, window, (b, h, e))
+    width = past.keys.shape[2]
     seen = Window(torch.cat([past.keys, tokens.k], dim=2), torch.cat([past.values, tokens.v], dim=2), past.count)
     out = _attend(tokens.q, seen, window, prefix)
     return out, newest(seen, t, width if window else width + t, lengths)
@@ -100,14 +101,17 @@ def _check_window(window: int | None) -> None:
         raise ValueError(f"window must be >= 1, or None for full attention, got {window}")
 
 
-def _check(tokens: QKV, past: Window, window: int | None) -> None:
+def check_past(past: Window, window: int | None, shape: tuple[int, int, int]) -> None:
+    """Raise ValueError unless the past is one of this window, and of tokens of this shape: batch, heads, width."""
     _check_window(window)
     held = past.keys.shape[2]
     if window and held != window - 1:
         raise ValueError(f"past holds {held} tokens, a window of {window} needs {window - 1}: use empty_window's")
-    ours, theirs = ((x.shape[0], x.shape[1], x.shape[3]) for x in (tokens.k, past.keys))
-    if ours != theirs:
-        raise ValueError(f"past has (batch, heads, width) {theirs}, the tokens have {ours}: use these tokens' own past")
+    theirs = past.keys.shape[0], past.keys.shape[1], past.keys.shape[3]
+    if shape != theirs:
+        raise ValueError(
+            f"past has (batch, heads, width) {theirs}, the tokens have {shape}: use these tokens' own past"
+        )
 
 
 def _attend(q: Float[Tensor, "b h t e"], seen: Window, window: int | None, prefix: Prefix | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from ..checks import at_least
+from ..checks import at_least, not_negative
 from . import characters
 from .base import Episode, random_stream
 from .characters import ALPHABET, ASK, BANG, BAR, COLON, FIRST, PAD
@@ -21,6 +21,9 @@ _NAME = re.compile(
     r"(?:-(?P<kind>[SE])(?P<segments>\d+)_(?P<fill_min>\d+)-(?P<fill_max>\d+))?(?:_\d+[kKM]?)?"
 )
 _LEAST = {"pairs": 1, "key": 1, "value": 1, "segments": 1, "fill_min": 0, "fill_max": 0, "alphabet": 1}
+# An evaluation draws 500 contexts at a time: far beyond these, one batch takes all the memory there is.
+_MOST = {"pairs": 10_000, "key": 100, "value": 1_000, "segments": 10_000, "fill_max": 100_000}
+_LONGEST = 100_000
 
 
 class Written(NamedTuple):
@@ -78,6 +81,9 @@ class AssociativeRetrieval:
 
     def __post_init__(self):
         at_least(self, _LEAST)
+        for field, most in _MOST.items():
+            if getattr(self, field) > most:
+                raise ValueError(f"{field} must be <= {most:,}, got {getattr(self, field)}")
         if self.fill_max < self.fill_min:
             raise ValueError(f"fill_max must be >= fill_min, got {self.fill_max} < {self.fill_min}")
         if self.each and self.pairs != self.segments:
@@ -88,6 +94,9 @@ class AssociativeRetrieval:
             keys = f"{self.alphabet**self.key} different keys of {self.key} of {self.alphabet} characters"
             raise ValueError(f"pairs must be <= the {keys}, got {self.pairs}: take fewer pairs or a longer key")
         self._count(self.queries)
+        if self.context_length > _LONGEST:
+            long = f"context must have at most {_LONGEST:,} characters, {self.name} has up to {self.context_length:,}"
+            raise ValueError(f"{long}: take fewer pairs or segments, or less filler")
 
     @classmethod
     def from_name(cls, name: str) -> "AssociativeRetrieval":
@@ -124,8 +133,9 @@ class AssociativeRetrieval:
 
         `queries=1` is the published metric: one uniformly chosen pair. How many are asked changes no context.
         Slices: `position` of the asked pair among the pairs, its `segment`, and `noise`, the context's filler
-        characters. Raises ValueError for an unknown split, or queries that are not 1 to `pairs`.
+        characters. Raises ValueError for an unknown split, queries that are not 1 to `pairs`, or a negative batch.
         """
+        not_negative(batch=batch)
         count = self._count(self.queries if queries is None else queries)
         stream = random_stream(split, seed, index)
         keys = FIRST + distinct(batch, self.pairs, self.key, self.alphabet, stream)
@@ -211,7 +221,8 @@ class AssociativeRetrieval:
 
     def _tensors(self, pairs: Sequence[tuple[str, str]]) -> tuple[Int[Tensor, "1 n k"], Int[Tensor, "1 n v"]]:
         if not 1 <= len(pairs) <= self.pairs:
-            raise ValueError(f"{self.name} takes 1 to {self.pairs} pairs, got {len(pairs)}")
+            takes = "1 pair" if self.pairs == 1 else f"1 to {self.pairs} pairs"
+            raise ValueError(f"{self.name} takes {takes}, got {len(pairs)}")
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from ..checks import at_least, one_of
+from ..checks import at_least, not_negative, one_of
 from .babi import (
     END,
     FIELDS,
@@ -134,6 +134,7 @@ class BabiLong:
         number. Raises ValueError for an unknown split, one without data, and for more than the one question there is.
         """
         check(split, queries)
+        not_negative(batch=batch)
         stream = random_stream(split, seed, index)
         stories = self._stories(split)
         stories = stories.take(torch.randint(len(stories.size), (batch,), generator=stream))
@@ -209,7 +210,7 @@ def hide(
     gap = gap.where(real, sentences).sort(1).values
     before = (book.joints[first + gap] - base).minimum(room)
     step = max(1, _AT_ONCE // length)
-    parts = [slice(i, i + step) for i in range(0, len(first), step)]
+    parts = [slice(i, i + step) for i in range(0, max(len(first), 1), step)]
     return torch.cat([mix(stories.take(each), before[each], base[each], book.ids, length) for each in parts]), before
 
 

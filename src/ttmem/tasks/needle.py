@@ -13,13 +13,14 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..checks import one_of
+from ..checks import not_negative, one_of
 from .base import SPLITS, Episode, random_stream
 from .corpus import Bytes, check, locate, read_text
 from .layout import below
 
 KINDS = {"passkey": "number", "number": "number", "word": "word", "uuid": "uuid"}
 DIGITS = 7
+LONGEST = 1_000_000  # bytes of a context; an evaluation draws 500 at a time
 ESSAYS = "niah/PaulGrahamEssays"
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 NEEDLE = "One of the special magic {what}s for {key} is: {value}."
@@ -103,6 +104,8 @@ class Needle:
             raise ValueError(f"digits must be between 1 and 18, got {self.digits}")
         if self.digits != DIGITS and KINDS[self.kind] != "number":
             raise ValueError(f"digits is for passkey and number, got {self.digits} for {self.kind}: leave it out")
+        if self.length > LONGEST:
+            raise ValueError(f"length must be <= {LONGEST:,}, got {self.length}")
         if self.length < self._longest:
             raise ValueError(f"length must be >= {self._longest} to hold the needle of {self.kind}, got {self.length}")
         if self.kind != "passkey":
@@ -135,6 +138,9 @@ class Needle:
         split, and for more than the one question there is.
         """
         check(split, queries)
+        not_negative(batch=batch)
+        if not batch:
+            return self.sample(1, split, seed, index, queries)[:0]  # texts of which there are none have no width
         stream = random_stream(split, seed, index)
         what, keys, values = KINDS[self.kind], draw_keys(batch, stream), self._values(batch, stream)
         said = [{"what": what, "key": key, "value": value} for key, value in zip(keys, values, strict=True)]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..checks import at_least, one_of
+from ..checks import at_least, not_negative, one_of
 from .base import SPLITS, Episode, random_stream
 from .corpus import Bytes, Coder, Packed, Tokens, check, locate, pack, read_documents, stretch, there
 from .layout import below
@@ -138,6 +138,7 @@ class Text:
         Raises ValueError for an unknown split or one with too little text, and for more than the one question there is.
         """
         check(split, queries)
+        not_negative(batch=batch)
         stream = random_stream(split, seed, index)
         packed = self._stretches(split, self.length)
         room = packed.stop - packed.first

@@ -3,7 +3,8 @@
 from .config import TrainConfig
 from .curriculum import Curriculum, Promotion, Stage, Standing
 from .experiment import Experiment, load_experiment, override
-from .loop import Diverged, Result, train
+from .loop import Diverged, train
+from .state import Result
 
 __all__ = [
     "Curriculum",

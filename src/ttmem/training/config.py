@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..checks import at_least, one_of, positive, shares
+from ..checks import at_least, below, finite, one_of, positive, shares
 
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 PRECISIONS = ("fp32", "bf16")
@@ -54,7 +54,8 @@ class TrainConfig:
         precision: fp32, or bf16 under autocast.
         sharded: with several processes each keeps a part of the weights and moments (FSDP2, Titans models only),
             not all of them; one process changes nothing. A saved state fits any number of processes.
-        compile: compile the loss with torch.compile; the first step of each shape then takes a minute.
+        compile: compile the loss with torch.compile; the first step of each shape then takes minutes (four to ten on
+            one core for a second-order write).
         log_every, checkpoint_every: in steps.
         tensorboard: scalars for TensorBoard in the output folder.
 
@@ -97,7 +98,9 @@ class TrainConfig:
     def __post_init__(self):
         at_least(self, _LEAST)
         shares(self, _SHARES)
+        below(self, {"beta1": 1, "beta2": 1})
         positive(self, ("lr", "decay", "clip", "seconds"))
+        finite(self, ("rates_lr", "muon_lr", "weight_decay"))
         one_of(self, {"schedule": SCHEDULES, "precision": PRECISIONS})
         self._check_together()
 

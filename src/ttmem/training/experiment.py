@@ -1,6 +1,7 @@
 """A number we publish, as one object: model, task, the way there, and what to expect."""
 
 import importlib.util
+import traceback
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -73,29 +74,35 @@ class Experiment:
 
 
 def override(experiment: Experiment, changes: Sequence[str]) -> Experiment:
-    """The experiment with fields set from text, in order.
+    """The experiment with fields set from text, all at once: fields that belong together may be set in any order.
 
-    Raises ValueError for an unknown field, with the nearest one, and for a value of the wrong kind or out of range.
+    Of two texts for one field the later one wins. Raises ValueError for an unknown field, with the nearest one, and for
+    a value of the wrong kind or out of range.
 
     >>> changed = override(Experiment("n1", "N1-K4V4-S1_16-32"), ["train.lr=1e-3", "model.dim=128"])
     >>> changed.train.lr, changed.model.dim
     (0.001, 128)
     """
+    values: dict[tuple[str, ...], Any] = {}
     for change in changes:
         path, equals, text = change.partition("=")
         if not equals or not path:
             raise ValueError(f"an override looks like train.lr=1e-3, got {change!r}")
+        names = path.strip().split(".")
         try:
-            experiment = _set(experiment, path.strip().split("."), text.strip(), "experiment")
+            values[tuple(names)] = _value(experiment, names, text.strip(), "experiment")
         except ValueError as error:
             raise ValueError(f"override {change}: {error}") from error
-    return experiment
+    try:
+        return _changed(experiment, values)
+    except ValueError as error:
+        raise ValueError(f"override {' '.join(changes)}: {error}") from error
 
 
 def load_experiment(path: str | Path) -> Experiment:
     """The `EXPERIMENT` of a Python file, which is run: load only files you trust.
 
-    Raises FileNotFoundError for no file and ValueError where it defines no experiment.
+    Raises FileNotFoundError for no file, and ValueError where it defines no experiment, or fails (with its line).
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no experiment file {path}")
@@ -103,11 +110,21 @@ def load_experiment(path: str | Path) -> Experiment:
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{path}{_line_in(path, error)}: {type(error).__name__}: {error}") from error
     found = getattr(module, "EXPERIMENT", None)
     if not isinstance(found, Experiment):
         raise ValueError(f"{path} defines no EXPERIMENT = Experiment(...)")
     return found
+
+
+def _line_in(path: str | Path, error: BaseException) -> str:
+    """The last line of the file that an error came through, as `, line 3`; empty where it came through none."""
+    frames, file = traceback.extract_tb(error.__traceback__), Path(path).resolve()
+    passed = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file]
+    return f", line {passed[-1]}" if passed else ""
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:
@@ -126,28 +143,43 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
     return [line for name, a, b in pairs for line in differences(a, b, f"{path}.{name}" if path else name)]
 
 
-def _set(thing: Any, path: list[str], text: str, where: str) -> Any:
-    """A copy of a nested dataclass or tuple with one value set."""
+def _value(thing: Any, path: list[str], text: str, where: str) -> Any:
+    """The value that a text means for one field of a nested dataclass or tuple."""
     first, rest = path[0], path[1:]
     if isinstance(thing, tuple):
-        if not first.isdigit() or int(first) >= len(thing) or not rest:
+        if not thing:
+            raise ValueError(f"{where} is empty, and an override adds nothing to it: write the first one in the file")
+        if first not in map(str, range(len(thing))) or not rest:
             raise ValueError(f"{where} has {len(thing)} entries: set {where}.0.FIELD, say")
-        place = int(first)
-        return (*thing[:place], _set(thing[place], rest, text, f"{where}.{first}"), *thing[place + 1 :])
+        return _value(thing[int(first)], rest, text, f"{where}.{first}")
     names = [each.name for each in fields(thing)] if is_dataclass(thing) else []
     if first not in names:
         near = get_close_matches(first, names, 1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names) or 'none'}"
         raise ValueError(f"{where} has no field {first!r}; {hint}")
     kind = get_type_hints(type(thing))[first]
-    value = _set(getattr(thing, first), rest, text, first) if rest else _parse(text, kind, first)
-    return replace(thing, **{first: value})
+    return _value(getattr(thing, first), rest, text, first) if rest else _parse(text, kind, first)
+
+
+def _changed(thing: Any, values: Mapping[tuple[str, ...], Any]) -> Any:
+    """A copy of a nested dataclass or tuple with values set, by path; each part is made, and checked, once."""
+    if () in values:
+        if len(values) > 1:
+            raise ValueError(f"{', '.join(filter(None, map('.'.join, values)))} is set, and also the whole: do either")
+        return values[()]
+    parts: dict[str, dict[tuple[str, ...], Any]] = {}
+    for path, value in values.items():
+        parts.setdefault(path[0], {})[path[1:]] = value
+    if isinstance(thing, tuple):
+        return tuple(_changed(each, parts[str(i)]) if str(i) in parts else each for i, each in enumerate(thing))
+    return replace(thing, **{name: _changed(getattr(thing, name), inner) for name, inner in parts.items()})
 
 
 def _parse(text: str, kind: Any, name: str) -> Any:
     if get_origin(kind) in (Union, types.UnionType):
         kinds = [each for each in get_args(kind) if each is not type(None)]
-        return None if text.lower() in ("none", "null") else _parse(text, kinds[0], name)
+        unset = text.lower() in ("none", "null") and type(None) in get_args(kind)
+        return None if unset else _parse(text, kinds[0], name)
     if kind is bool and text.lower() in _BOOLS:
         return _BOOLS[text.lower()]
     if kind in (int, float, str):

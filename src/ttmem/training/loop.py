@@ -1,7 +1,7 @@
 """The outer loop: draw a batch, write and read, step the slow weights, follow the curriculum."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from .. import __version__
-from ..checkpoint import fill, load_model, save_model
+from ..checkpoint import fill, load_model, save_model, start_file
 from ..evals import evaluate, nats
 from ..models import build
 from ..tasks import Episode, make_task
@@ -21,7 +21,7 @@ from .parallel import Workers
 from .progress import HISTORY, Clock, Reporter
 from .shard import full
 from .signals import Interruption
-from .state import RunState, load_state, save_state
+from .state import Result, RunState, final_end, load_state, save_state
 
 STATE, MODEL = "state.safetensors", "model.safetensors"
 VALIDATION_SEED = 0
@@ -31,37 +31,18 @@ class Diverged(RuntimeError):
     """The loss or the gradient is no longer a number; the last good checkpoint is untouched."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """How a run went.
-
-    Args:
-        stopped: why it ended: target, steps, seconds, patience, stage (its budget), or interrupted (resume it).
-        steps, seconds: outer steps and time over all resumptions.
-        best, final: best and last validation on the target, exact match or minus nats; None where none was made.
-        checkpoint: the best weights, as one file to ship.
-        history: a JSON line per logged step, validation and promotion.
-    """
-
-    stopped: str
-    steps: int
-    seconds: float
-    best: float | None
-    final: float | None
-    checkpoint: Path
-    history: Path
-
-
 def train(experiment: Experiment, out: str | Path, resume: bool = True, progress: bool = True) -> Result:
     """Train a model; in `out` it leaves model.safetensors (the best weights), state.safetensors, history.jsonl.
 
     With `resume` it goes on from the state in `out`, if there is one, bit for bit as if it had never stopped; without,
-    that run is replaced. Ctrl-C and SIGTERM save and return; under torchrun each process takes its rows of the same
-    batch. Raises Diverged, and ValueError where `out` holds a run of another experiment.
+    that run is replaced once this one saves. Ctrl-C and SIGTERM save and return; under torchrun each process takes its
+    rows of the same batch. Raises Diverged, and ValueError where `out` holds a run of another experiment.
     """
     trainer = Trainer(experiment, Path(out), resume, progress)
     try:
         with Interruption() as interruption:
+            if trainer.ends():  # a budget that was made smaller may be used up already
+                trainer.save()
             while not trainer.state.stopped:
                 trainer.advance(bool(interruption))
     finally:
@@ -77,17 +58,20 @@ class Trainer:
         self.curriculum = experiment.curriculum
         self.tasks = [make_task(stage.task) for stage in self.curriculum.stages]
         self.workers = Workers(self.config)
-        self.model = self.whole = self.workers.place(self._model())  # `whole`: for the time of a validation
+        fresh = not (resume and (out / STATE).exists())
+        self.model = self.whole = self.workers.place(self._model(fresh))  # `whole`: for the time of a validation
         self.optimizers = make_optimizers(self.model, self.config)
         self.state = self._state(resume)
+        self.earlier = not resume and any((out / name).exists() for name in (STATE, MODEL))
         self.clock = Clock(self.state.seconds, self.state.step)
         self.network = self.workers.prepare(self.model, self._batch(0)[:1], len(self.tasks))
         self.reporter = Reporter(out, self.state.step, progress, self.config.tensorboard, self.workers.main)
 
-    def _model(self) -> nn.Module:
+    def _model(self, fresh: bool) -> nn.Module:
         model = build(self.experiment.model, self.config.seed)
-        if self.config.start_from is not None:
-            fill(model, load_model(self.config.start_from).tensors, self.config.start_from)
+        if self.config.start_from is not None and fresh:  # a saved state has all weights
+            source = start_file(self.config.start_from)
+            fill(model, load_model(source).tensors, source)
         return model
 
     def _state(self, resume: bool) -> RunState:
@@ -98,7 +82,7 @@ class Trainer:
         self.workers.wait()
         if self.workers.main:
             halves = self.out.glob(".*.safetensors.*")  # what a run that was killed while it saved left behind
-            for old in halves if resume else [*halves, path, self.out / MODEL]:
+            for old in halves:
                 old.unlink(missing_ok=True)
         return state
 
@@ -120,13 +104,19 @@ class Trainer:
         every, step = self.config.eval_every, self.state.step
         if every and step % every == 0:
             self.validate()
-        self.state.stopped = self.verdict()
-        if self.state.stopped and self.state.asked != step:
-            self.validate()
-        if stop or self.state.stopped or step % self.config.checkpoint_every == 0:
+        if self.ends() or stop or step % self.config.checkpoint_every == 0:
             self.save()
         if stop and not self.state.stopped:
             self.state.stopped = "interrupted"  # after the save: the run is not over
+
+    def ends(self) -> bool:
+        """Whether the run ends here; if so, the last validation is made."""
+        if self.state.stopped:
+            return False
+        self.state.stopped = self.verdict()
+        if self.state.stopped and self.state.asked != self.state.step:
+            self.validate()
+        return bool(self.state.stopped)
 
     def learn(self, episode: Episode, interrupted: bool) -> dict[str, float]:
         """Move the slow weights by one batch; what happened, averaged over all processes.
@@ -155,6 +145,7 @@ class Trainer:
             return
         path = self.out / STATE
         good = f"the last good state is {path}" if path.exists() else "there is no state saved yet"
+        good = f"the run that was in {self.out} before is untouched" if self.earlier else good
         raise Diverged(
             f"diverged at step {self.state.step + 1} in stage {self.stage_task}: loss {facts['loss']}, gradient norm "
             f"{facts['norm']}; {good}; try a smaller lr or a longer warmup"
@@ -201,8 +192,7 @@ class Trainer:
         task, step, mean = state.standing.promotions[-1]
         self.reporter.note(f"step {step}: {task} passed at exact match {mean:.3f}; on to {self.stage_task}")
         self.reporter.log({"step": step, "seconds": record["seconds"], "promotion": task, "running": mean})
-        if self.config.final_steps and self.curriculum.is_last(state.standing):
-            state.end = min(state.end, step + self.config.final_steps)
+        state.end = min(state.end, final_end(state.standing, self.experiment))
 
     def record(self, stage: int, facts: dict[str, float]) -> dict[str, Any]:
         """A step for the history."""
@@ -282,13 +272,22 @@ class Trainer:
             "ttmem": __version__,
         }
         save_model(self.out / MODEL, asdict(self.experiment.model), self.whole.state_dict(), meta)
+        self.replace(STATE)
 
     def save(self) -> None:
         """Write the state, and wait until it is written."""
         self.state.seconds = self.clock.seconds()
         path, main = self.out / STATE, self.workers.main
         save_state(path, self.state, self.model, self.optimizers, self.experiment, main)
+        self.replace(MODEL)
         self.workers.wait()
+
+    def replace(self, other: str) -> None:
+        """With the first file that is saved goes what is left of the run that this one replaces; not before."""
+        self.reporter.release()
+        if self.earlier and self.workers.main:
+            (self.out / other).unlink(missing_ok=True)
+        self.earlier = False
 
     def finish(self) -> Result:
         """The result of a run that is over or interrupted."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import replace_file
+
 HISTORY = "history.jsonl"
 SCALARS = ("loss", "read", "write", "write_first", "exact", "running", "lr", "norm", "stage", "validation", "reset")
 
@@ -16,7 +18,8 @@ class Reporter:
 
     Args:
         folder: where `history.jsonl` and TensorBoard's files go.
-        step: steps done so far; the history's later lines, of a run that was cut off, are dropped.
+        step: steps done so far; the history's later lines, of a run that was cut off, are dropped. At 0 a history that
+            is there stays until `release`: the run it is of is replaced when this one first saves.
         show: whether to speak at all: a live line on a terminal, plain lines elsewhere, all on stderr.
         board: whether to write scalars for TensorBoard.
         main: whether this is the main process.
@@ -26,9 +29,11 @@ class Reporter:
         self.main, self.show, self.folder = main, show and main, folder
         self.live = LiveLine() if self.show and sys.stderr.isatty() else None
         self.board = None
+        self.held: list[str] | None = [] if main and step == 0 and (folder / HISTORY).exists() else None
         if main:
             folder.mkdir(parents=True, exist_ok=True)
-            keep_until(folder / HISTORY, step)
+            if self.held is None:
+                keep_until(folder / HISTORY, step)
             self.board = self._open_board(step) if board else None
 
     def _open_board(self, step: int) -> Any:
@@ -48,14 +53,24 @@ class Reporter:
         """Keep a record, and show it."""
         if not self.main:
             return
-        with open(self.folder / HISTORY, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        text = json.dumps(record) + "\n"
+        if self.held is None:
+            with open(self.folder / HISTORY, "a", encoding="utf-8") as file:
+                file.write(text)
+        else:
+            self.held.append(text)
         if self.board:
             for name in SCALARS:
                 if name in record:
                     self.board.add_scalar(name, record[name], record["step"])
         if not self.live and "loss" in record:
             self.note(line(record))
+
+    def release(self) -> None:
+        """Put this run's history in the place of the one that was kept."""
+        if self.held is not None:
+            replace_file(self.folder / HISTORY, "".join(self.held).encode())
+        self.held = None
 
     def note(self, text: str) -> None:
         """Say a line that stays."""
@@ -121,13 +136,13 @@ def keep_until(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"):
         try:
             if json.loads(text)["step"] <= step:
                 kept.append(text + "\n")
         except (ValueError, KeyError, TypeError):
             continue  # a line that a killed run left half written
-    path.write_text("".join(kept), encoding="utf-8")
+    replace_file(path, "".join(kept).encode(errors="surrogateescape"))
 
 
 def line(record: Mapping[str, Any]) -> str:
@@ -139,9 +154,19 @@ def line(record: Mapping[str, Any]) -> str:
     """
     write = f"  write {record['write']:.3f}" if "write" in record else ""
     told = f"step {record['step']}/{record['end']}  {record['rate']:.1f}/s  loss {record['loss']:.3f}{write}"
-    where = f"{record['task']} ({record['stage'] + 1}/{record['stages']})"
+    where = f"{shortened(record['task'])} ({record['stage'] + 1}/{record['stages']})"
     left = (record["end"] - record["step"]) / max(record["rate"], 1e-9)
     return f"{told}  exact {record['running']:.3f}  {where}  {clock(left)} left"
+
+
+def shortened(name: str, most: int = 40) -> str:
+    """A name without its middle where it is long: a text task's names all its files.
+
+    >>> shortened("text:256:gutenberg/10136.txt+gutenberg/10146.txt", most=24)
+    'text:256:g...g/10146.txt'
+    """
+    head, tail = (most - 3) // 2, most - 3 - (most - 3) // 2
+    return name if len(name) <= most else f"{name[:head]}...{name[-tail:]}"
 
 
 def clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Where a run is: numbers as JSON, weights and optimizer moments as safetensors, one file, no pickle."""
+"""Where a run is, and how it went. A state is one file: numbers as JSON, tensors as safetensors, no pickle."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -57,6 +57,27 @@ class RunState:
     stopped: str = ""
 
 
+@dataclass(frozen=True)
+class Result:
+    """How a run went.
+
+    Args:
+        stopped: why it ended: target, steps, seconds, patience, stage (its budget), or interrupted (resume it).
+        steps, seconds: outer steps and time over all resumptions.
+        best, final: best and last validation on the target, exact match or minus nats; None where none was made.
+        checkpoint: the best weights, as one file to ship.
+        history: a JSON line per logged step, validation and promotion.
+    """
+
+    stopped: str
+    steps: int
+    seconds: float
+    best: float | None
+    final: float | None
+    checkpoint: Path
+    history: Path
+
+
 def save_state(
     path: Path,
     state: RunState,
@@ -80,31 +101,46 @@ def load_state(path: Path, model: nn.Module, optimizers: Sequence[Optimizer], ex
 
     Raises ValueError where the file is damaged, or belongs to another experiment (with the fields that differ).
     """
-    tensors, said = read_file(path, FORMAT)
+    try:
+        tensors, said = read_file(path, FORMAT)
+    except ValueError as error:
+        raise ValueError(f"{error}; or start afresh (--no-resume)") from error
     check_same(path, complete(said["experiment"], experiment), experiment.as_dict())
     weights = {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
     own = model.state_dict()
     fill(model, {n: like(own.get(n, t), t) for n, t in weights.items()}, path)
     set_moments(model, optimizers, tensors)
     state = RunState(**{**said["state"], "standing": Standing.from_dict(said["state"]["standing"])})
-    return more_budget(state, said["experiment"]["train"]["steps"], experiment.train.steps)
+    return rebudgeted(state, said["experiment"]["train"]["steps"], experiment)
 
 
-def more_budget(state: RunState, before: int, now: int) -> RunState:
-    """A budget changed between two runs moves an end that was the budget's, and reopens a run that had used it up."""
-    if state.end == before and now != before:
-        state.end = max(now, state.step)
-        state.stopped = "" if state.stopped == "steps" and now > state.step else state.stopped
+def rebudgeted(state: RunState, before: int, experiment: Experiment) -> RunState:
+    """A budget changed between two runs (`before`: the first one's) moves the end, and reopens a run that used it up.
+
+    The end that `final_steps`, a reached target or the time had set stays where the new budget does not end sooner.
+    """
+    now, decided = experiment.train.steps, state.settling or state.late
+    end = min(now, state.end) if decided and state.end != before else final_end(state.standing, experiment)
+    state.end = max(end, state.step)
+    if state.stopped == "steps" and state.end > state.step:
+        state.stopped = ""
     return state
+
+
+def final_end(standing: Standing, experiment: Experiment) -> int:
+    """The step that ends a run which stands there: `steps`, or `final_steps` after the last stage was entered."""
+    steps, final = experiment.train.steps, experiment.train.final_steps
+    if final is None or not standing.promotions or not experiment.curriculum.is_last(standing):
+        return steps
+    return min(steps, standing.promotions[-1].step + final)
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise ValueError where a run would go on as another experiment."""
     changed = [line for line in differences(plain(before), plain(now)) if not line.split(":")[0].startswith(FREE)]
     if changed:
-        raise ValueError(
-            f"{path} is of a run with other settings ({'; '.join(changed)}): take another folder, or start afresh"
-        )
+        mend = "take another folder, or start afresh (--no-resume)"
+        raise ValueError(f"{path} is of a run with other settings ({'; '.join(changed)}): {mend}")
 
 
 def complete(before: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
