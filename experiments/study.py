@@ -68,7 +68,7 @@ class Study:
         found = [row for row in [*known, *here] if row["variant"] in self.variants]
         found = [row for row in found if row["recipe"] == recipe(self.experiment(row["variant"], row["seed"]))]
         kept = [row for _, row in sorted({(row["variant"], row["seed"]): row for row in found}.items())]
-        path.write_text(json.dumps(kept, indent=1) + "\n")
+        path.write_text("[\n" + ",\n".join(json.dumps(row) for row in kept) + "\n]\n")  # a line a row: some are long
         return kept
 
 

@@ -67,13 +67,16 @@ PANELS = {
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Loss against position, a panel a question, one line a variant, seeds and windows together."""
+    """Loss against position, a panel a question, one line a variant, seeds and windows together.
+
+    What goes beyond 2.5 nats, as full attention does, leaves the picture.
+    """
     figure, panels = pyplot().subplots(1, len(PANELS), figsize=(5.2 * len(PANELS), 4.4), layout="constrained")
     for axes, (title, names) in zip(panels, PANELS.items(), strict=True):
         for name in names:
             line(axes, name, [row for row in rows if row["variant"] == name])
         axes.axvline(LENGTH, color="0.6", linewidth=0.8, linestyle="--")
-        axes.set(xscale="log", title=title, xlabel=f"position, bytes (trained to {LENGTH})")
+        axes.set(xscale="log", title=title, xlabel=f"position, bytes (trained to {LENGTH})", ylim=(1.5, 2.5))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8, title="mean of all positions (seeds)", title_fontsize=8)
     panels[0].set_ylabel("nats per byte, test")
