@@ -139,7 +139,7 @@ class Llama:
 
 def smaller(config: TitansConfig) -> TitansConfig:
     """The config with every part that it has, small enough for float64."""
-    shape = {"vocab": 64, "dim": 16, "layers": 2, "heads": 2, "hidden": 32, "chunk_size": 8}
+    shape = {"vocab": 64, "pad": -1, "dim": 16, "layers": 2, "heads": 2, "hidden": 32, "chunk_size": 8}
     seen = {"segment_size": 16, "window_size": 16, "memory_tokens": min(config.memory_tokens, 3)}
     return replace(config, **shape, **seen, persistent_tokens=min(config.persistent_tokens, 2))
 

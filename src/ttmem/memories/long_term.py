@@ -194,7 +194,7 @@ class LongTermMemory(nn.Module):
             q, k, v = split(qkv, self.config.heads)
             rows = Rows(q, k, v, *self.gates(x))
             each = None if lengths is None else lengths.repeat_interleave(self.config.heads)
-            y, memory = chunkwise(state.memory, rows, self.form(len(x)), each, phase)
+            y, memory = chunkwise(state.memory, rows, self.form(len(x)), each, phase=phase)
         return self.finish(y, x), state._replace(memory=memory, conv=tail)
 
     def recall(self, fast: Tree, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
