@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -6,6 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
+from commands.room import CONTEXT, refused, said
 from ttmem import zoo
 from ttmem.checkpoint import save_model
 from ttmem.cli import main
@@ -13,8 +13,6 @@ from ttmem.commands import COMMANDS, parse
 from ttmem.commands.train import find_experiment
 from ttmem.models import build, preset
 from untrained import TASK, checkpoint
-
-CONTEXT = "q!aLA3:w5fz!5X|!7gjy:l8fG!ywS|"
 
 
 @pytest.fixture
@@ -26,18 +24,6 @@ def room(tmp_path, monkeypatch):
     checkpoint(tmp_path / "mine.safetensors")
     (tmp_path / "pairs.txt").write_text("ab12 x9Qz\ncd34: y8Rw\n")
     return tmp_path
-
-
-def said(capsys, *words: str) -> dict:
-    assert main([*words, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def refused(capsys, *words: str) -> str:
-    assert main(words) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and err.startswith("ttmem: ") and "Traceback" not in err
-    return err
 
 
 def test_pairs_are_written_and_asked_as_the_model_itself_would_answer(room, capsys):

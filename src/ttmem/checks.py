@@ -36,6 +36,14 @@ def below(config: Any, bounds: Mapping[str, int]) -> None:
             raise ValueError(f"{field} must be < {bound}, got {value}")
 
 
+def whole(config: Any, fields: Iterable[str]) -> None:
+    """Raise ValueError unless each field that is set is a whole number, and no float."""
+    for field in fields:
+        value = getattr(config, field)
+        if value is not None and not hasattr(value, "__index__"):
+            raise ValueError(f"{field} must be a whole number, got {value!r}")
+
+
 def positive(config: Any, fields: Iterable[str]) -> None:
     """Raise ValueError unless each field is above 0, and finite."""
     for field in fields:

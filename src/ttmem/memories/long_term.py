@@ -10,7 +10,6 @@ is neural memory; the deck's NeuralMemory (`ttmem.memories.NeuralMemory`), cross
 are read, is another thing.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..checks import at_least, one_of, positive
+from ..checks import at_least, one_of, positive, whole
 from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
 from ..core.network import Norm, read
 from ..core.state import Tree
@@ -285,14 +284,6 @@ def split(qkv: Float[Tensor, "b t c"], heads: int) -> Float[Tensor, "3 n t e"]:
     """Queries, keys and values, one row per sample and head; queries and keys of length 1."""
     rows = rearrange(wide(F.silu(qkv)), "b t (part h e) -> part (b h) t e", part=3, h=heads)
     return torch.stack([F.normalize(rows[0], dim=-1), F.normalize(rows[1], dim=-1), rows[2]])
-
-
-def whole(config: Any, fields: Iterable[str]) -> None:
-    """Raise ValueError unless each field that is set is a whole number, and no float."""
-    for field in fields:
-        value = getattr(config, field)
-        if value is not None and not hasattr(value, "__index__"):
-            raise ValueError(f"{field} must be a whole number, got {value!r}")
 
 
 def log_sigmoid(x: Tensor) -> Tensor:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from ..checks import at_least
 from ..core.objectives import Objective
-from ..core.state import Log, State, Tree
+from ..core.state import Log, State, Tree, usable
 from ..memories.base import Source
 from ..memories.tokens import MemoryTokens
 from ..nn.layers import RMSNorm
-from .base import Backbone, of_rows
+from .base import Backbone
 from .meta_memory import MetaMemory, WriteConfig
 from .segments import check_cut, cut
 
@@ -86,10 +86,9 @@ class RMT4(MetaMemory):
 
     def write_segment(self, state: State, segment: Int[Tensor, "b t"], steps: int | None) -> tuple[State, Log]:
         """K gradient steps on one segment; a row that has none of it keeps its memory, gate or not."""
-        state = of_rows(state, len(segment))
         written, log = super().write(state, segment, steps)
         if self.gate is not None:
-            written = written._replace(fast={"mem": self.gate(state.fast["mem"], written.fast["mem"])})
+            written = written._replace(fast={"mem": self.gate(usable(state).fast["mem"], written.fast["mem"])})
         return written, log
 
     def objective(self, before: State, source: Source) -> Objective:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from ..checks import at_least, below, one_of
-from ..memories.long_term import LongTermConfig, whole
+from ..checks import at_least, below, one_of, whole
+from ..memories.long_term import LongTermConfig
 
 ARCHITECTURES = ("lmm", "mac", "mag", "mal", "swa", "full")
 _CHOICES = {"architecture": ARCHITECTURES, "gate": ("two-way", "product")}
