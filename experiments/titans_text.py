@@ -2,12 +2,16 @@
 
     TTMEM_DATA=DATA python experiments/titans_text.py --seeds 0 1 2
     TTMEM_DATA=DATA python experiments/titans_text.py --variants lmm "depth 4"
+    TTMEM_DATA=DATA python experiments/titans_text.py --study history --seeds 0
     python experiments/titans_text.py --table
 
 DATA holds books (gutenberg/*.txt) and WikiText-2 (lm/wikitext-2). Trained on windows of 256 bytes, tested on windows of
 2,048 of the held-out 5 % of each source. Three questions: the architectures at equal parameters (widths of the
 feed-forward set so, within 1 %), the depth of LMM's memory, and what each of its parts is worth (both at equal
 feed-forward). Rows: titans_text.json; picture: titans_text.png, mean and 95 % interval over windows and seeds.
+
+The study `history` asks what it takes to go on beyond the trained length: the same architectures and steps, the last
+400 of them with a memory that has read up to seven windows before; the gradient stays within the window.
 """
 
 from dataclasses import replace
@@ -21,7 +25,7 @@ from ttmem.evals import nats_by_position
 from ttmem.evals.plots import pyplot
 from ttmem.models import TitansConfig
 from ttmem.tasks import make_task
-from ttmem.training import TrainConfig
+from ttmem.training import Stage, TrainConfig
 
 LENGTH, TIMES, WINDOWS = 256, 8, 96
 SOURCES = [f"gutenberg/{book}.txt" for book in (10136, 10146, 10321, 10356, 10762, 10800)]
@@ -94,7 +98,32 @@ def line(axes: Any, name: str, rows: list[dict]) -> None:
     axes.fill_between(place, mean - half, mean + half, color=drawn.get_color(), alpha=0.12, linewidth=0)
 
 
-STUDIES = {"text": study.Study("titans_text", TASK, VARIANTS, TRAIN, measure, draw)}
+def beside(rows: list[dict], path: Path) -> None:
+    """Loss against position with history (lines) and without (dashed: the rows of the study `text`)."""
+    without = [row for row in STUDIES["text"].collect(Path("runs")) if row["variant"] in HIDDEN]
+    names = [name for name in HIDDEN if any(row["variant"] == name for row in rows)]
+    figure, panels = pyplot().subplots(
+        1, len(names), figsize=(2.7 * len(names) + 0.6, 3.4), layout="constrained", sharey=True, squeeze=False
+    )
+    for axes, name in zip(panels[0], names, strict=True):
+        for title, found in (("with history", rows), ("without", without)):
+            line(axes, title, [row for row in found if row["variant"] == name])
+        axes.axvline(LENGTH, color="0.6", linewidth=0.8, linestyle="--")
+        axes.set(xscale="log", title=name, xlabel="position, bytes", ylim=(1.5, 2.5))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8, title="mean of all positions (seeds)", title_fontsize=8)
+    panels[0][0].set_ylabel("nats per byte, test")
+    figure.savefig(path, dpi=150)
+
+
+HISTORY = {name: replace(config, truncate=True) for name, config in VARIANTS.items() if name in HIDDEN}
+SHORT = Stage(TASK, max_steps=600)
+STUDIES = {
+    "text": study.Study("titans_text", TASK, VARIANTS, TRAIN, measure, draw),
+    "history": study.Study(
+        "titans_history", f"{TASK}:history={TIMES - 1}", HISTORY, TRAIN, measure, beside, stages=(SHORT,)
+    ),
+}
 
 if __name__ == "__main__":
     study.main(STUDIES)

@@ -36,6 +36,7 @@ OTHER = CoreConfig(
     tied=False,
     checkpoint=True,
     context_loss=0.25,
+    truncate=True,
     pad=30,
 )
 

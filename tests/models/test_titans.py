@@ -134,8 +134,10 @@ def test_text_without_a_context_is_predicted_from_an_empty_memory(kind):
     wanted = F.cross_entropy(made(windows[:, :-1])[0].mT, windows[:, 1:], reduction="none")
     torch.testing.assert_close(made.loss(asked).loss, wanted.mean(), **near)
     torch.testing.assert_close(nats_by_position(made, windows, rows=2), wanted.float(), rtol=0, atol=1e-5)
-    tested = task.sample(16, "test", 1, 0)[:2]
-    assert nats(made, task, samples=2) == pytest.approx(float(made.loss(tested).loss), abs=1e-5)
+    for told in (task, replace(task, history=2)):
+        tested = told.sample(16, "test", 1, 0)[:2]
+        assert nats(made, told, samples=2) == pytest.approx(float(made.loss(tested).parts["read"]), abs=1e-5)
+    assert tested.context.shape[1]
 
 
 @pytest.mark.parametrize("kind", ["mac", "full"])

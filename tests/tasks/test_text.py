@@ -228,7 +228,7 @@ def test_without_the_library_the_mend_is_named(write, monkeypatch):
 # Names and fields
 
 
-@pytest.mark.parametrize("name", ["text:8:a.txt", "text:64:a.txt+t.txt@test:reset"])
+@pytest.mark.parametrize("name", ["text:8:a.txt", "text:64:a.txt+t.txt@test:reset", "text:8:a.txt:reset:history=12"])
 def test_a_name_reads_back_to_the_task(write, name):
     write("a.txt", THREE)
     write("t.txt", THREE)

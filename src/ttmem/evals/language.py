@@ -28,7 +28,7 @@ def nats(model: nn.Module, task: Task, samples: int = 200, seed: int = 1, split:
     with evaluating(model) as device:
         for index, left in enumerate(range(samples, 0, -ROWS)):
             episode = task.sample(ROWS, split, seed, index)[: min(left, ROWS)].to(device)
-            each = read_nats(model, episode.query, episode.target)
+            each = read_nats(model, episode.query, episode.target, episode.context)
             real = episode.target != episode.pad
             total, tokens = total + float((each * real).sum()), tokens + int(real.sum())
     return total / max(tokens, 1)
@@ -46,8 +46,12 @@ def nats_by_position(model: nn.Module, windows: Int[Tensor, "n t"], rows: int = 
         return torch.cat([read_nats(model, part[:, None, :1], part[:, None, 1:])[:, 0].cpu() for part in parts])
 
 
-def read_nats(model: Any, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y"]:
-    """Nats of each target token, given those before it."""
-    logits = model.read(model.start(len(query)), query, target)
+def read_nats(
+    model: Any, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"], context: Int[Tensor, "b t"] | None = None
+) -> Float[Tensor, "b q y"]:
+    """Nats of each target token, given those before it and the memory of the context."""
+    state = model.start(len(query))
+    state = state if context is None or not context.shape[1] else model.write(state, context)[0]
+    logits = model.read(state, query, target)
     flat = F.cross_entropy(logits.flatten(0, 2).float(), target.flatten().long(), reduction="none")
     return flat.view(target.shape)

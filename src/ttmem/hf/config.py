@@ -70,6 +70,7 @@ class TitansConfig(PreTrainedConfig):
     gate: str = "two-way"
     checkpoint: bool = False
     context_loss: int | float = 0.0
+    truncate: bool = False
     tie_word_embeddings: bool = True
     use_cache: bool = True
     pad_token_id: int | None = None

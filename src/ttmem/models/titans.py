@@ -190,10 +190,13 @@ class Titans(nn.Module):
 
     def loss(self, episode: Episode) -> Outcome:
         """Read the context, answer from the state; with `context_loss`, predicting the context counts as well."""
-        state, nats = self.read_context(self.unread(), episode.context)
+        truncate, weight = self.config.truncate, self.config.context_loss
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (weight > 0 or not truncate)):
+            state, nats = self.read_context(self.unread(), episode.context)
+        state = map_state(torch.detach, state) if truncate and episode.context.shape[1] else state
         outcome = score(self.read(state, episode.query, episode.target), episode)
         parts = outcome.parts | {"write": nats.mean().detach()}
-        return outcome._replace(loss=outcome.loss + self.config.context_loss * nats.mean(), parts=parts)
+        return outcome._replace(loss=outcome.loss + weight * nats.mean(), parts=parts)
 
 
 def repeated(state: State, batch: int, times: int) -> State:

@@ -48,6 +48,8 @@ class TitansConfig:
         tied: the head shares the embedding.
         checkpoint: the backward pass computes whole blocks again.
         context_loss: weight of the language-model loss on the context, beside that on the answers.
+        truncate: the outer gradient of the answers stops at the memory that the context left (truncated
+            backpropagation); without `context_loss` the context is then read at a third of the cost.
         pad: the id that fills up rows, which no text may contain; below vocab, or -1: none.
 
     >>> TitansConfig(persistent_tokens=-1)
@@ -80,6 +82,7 @@ class TitansConfig:
     tied: bool = True
     checkpoint: bool = False
     context_loss: float = 0.0
+    truncate: bool = False
     pad: int = 257
 
     def __post_init__(self):

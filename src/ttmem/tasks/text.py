@@ -17,15 +17,15 @@ from .corpus import Bytes, Coder, Packed, Tokens, check, locate, pack, read_docu
 from .layout import below
 
 DOCUMENTS = ("carried", "reset")
-_NAME = re.compile(r"text:(\d+):([^:]+?)(?::(carried|reset))?(?::tokenizer=(.+))?")
+_NAME = re.compile(r"text:(\d+):([^:]+?)(?::(carried|reset))?(?::history=(\d+))?(?::tokenizer=(.+))?")
 
 
 @dataclass(frozen=True)
 class Text:
-    """Predict every next token of a window of text, with nothing written before.
+    """Predict every next token of a window of text, with nothing written before, or with its `history` written.
 
         file      <s>To be, or not to be: that is the question.     <s>: the separator before a document
-        context                                                     none
+        context   <s>To                                             what stands before the window: none without history
         query        b                                              the window's first token
         target        e, or not to                                  the `length` tokens after it, all of which count
 
@@ -38,6 +38,8 @@ class Text:
         sources: UTF-8 text files, absolute or in the data folder, each as `FILE` or `FILE@SPLIT`.
         documents: "carried", a window is any `length` + 1 packed tokens, separators among them; or "reset", it lies in
             one document, drawn in proportion to its tokens, and where that is shorter the target ends in padding.
+        history: the context is up to so many times `length` tokens before the window (in its document if "reset"), how
+            many times is drawn for each batch from 0 to `history`.
         tokenizer: a JSON file of the library `tokenizers`; None: bytes.
         data: the data folder; None: the one in TTMEM_DATA.
         packed: the tokens of each split in place of files (`from_dataset`).
@@ -51,13 +53,14 @@ class Text:
     documents: str = "carried"
     tokenizer: str | None = None
     data: str | Path | None = None
+    history: int = 0
     packed: dict[str, Tensor] | None = field(default=None, repr=False, compare=False)
 
     pairs: ClassVar[int] = 1  # questions that a context has: the window
     measure: ClassVar[str] = "nats"  # what is validated: a whole window is never right
 
     def __post_init__(self):
-        at_least(self, {"length": 1})
+        at_least(self, {"length": 1, "history": 0})
         one_of(self, {"documents": DOCUMENTS})
         for source in self.sources if self.packed is None else ():
             file, only = parted(source)
@@ -71,7 +74,9 @@ class Text:
     def from_name(
         cls, name: str, data: str | Path | None = None, tokenizer: str | None = None, documents: str | None = None
     ) -> "Text":
-        """The task of `text:LENGTH:SOURCE[+SOURCE...][:reset][:tokenizer=FILE]`; arguments go before the name's.
+        """The task of `text:LENGTH:SOURCE[+SOURCE...][:reset][:history=N][:tokenizer=FILE]`.
+
+        What is given as an argument goes before the same in the name.
 
         `text:256:gutenberg/10136.txt+lm/wikitext-2/test.txt@test:reset` predicts 256 bytes at a time, tests on all of
         the second file, and crosses no document.
@@ -79,8 +84,9 @@ class Text:
         match = _NAME.fullmatch(name)
         if match is None:
             raise ValueError(f"task name must look like text:256:lm/a.txt+lm/b.txt@test or ...:reset, got {name!r}")
-        length, sources, said, file = match.groups()
-        return cls(int(length), tuple(sources.split("+")), documents or said or "carried", tokenizer or file, data)
+        length, sources, said, history, file = match.groups()
+        documents, tokenizer = documents or said or "carried", tokenizer or file
+        return cls(int(length), tuple(sources.split("+")), documents, tokenizer, data, int(history or 0))
 
     @classmethod
     def from_dataset(
@@ -94,7 +100,8 @@ class Text:
     ) -> "Text":
         """The first `limit` tokens (separators not counted) of any texts, each a document, such as a streamed dataset.
 
-        With `split` all of them are of that split. `from_name` cannot read its name back.
+        With `split` all of them are of that split. `from_name` cannot read its name back. `dataclasses.replace(task,
+        history=7)` gives it a history.
 
         >>> task = Text.from_dataset(["To be, or not to be"] * 9, length=8, limit=100)
         >>> episode = task.sample(batch=4)
@@ -111,9 +118,9 @@ class Text:
     def name(self) -> str:
         """The task's name, which `from_name` reads back (`data` is no part of it)."""
         reset = ":reset" if self.documents == "reset" else ""
-        return f"text:{self.length}:{'+'.join(self.sources)}{reset}" + (
-            f":tokenizer={self.tokenizer}" if self.tokenizer else ""
-        )
+        history = f":history={self.history}" if self.history else ""
+        tokenizer = f":tokenizer={self.tokenizer}" if self.tokenizer else ""
+        return f"text:{self.length}:{'+'.join(self.sources)}{reset}{history}{tokenizer}"
 
     @cached_property
     def coder(self) -> Coder:
@@ -146,9 +153,10 @@ class Text:
         which = torch.searchsorted(room.cumsum(0), token, right=True)
         choices = (room - self.length).clamp(min=1)[which]
         start = packed.first[which] + below(choices[:, None], stream)[:, 0]
-        window = self._read(packed, start, packed.stop[which], self.length)[:, None]
+        window = self._read(packed, start, packed.stop[which], self.length + 1)[:, None]
         target = window[..., 1:]
-        context = torch.empty(batch, 0, dtype=torch.long)
+        before = self.length * int(torch.randint(self.history + 1, (), generator=stream)) if self.history else 0
+        context = self._read(packed, torch.maximum(start - before, packed.first[which]), start, before)
         return Episode(context, window[..., :1], target, target != self.pad, {}, self.pad)
 
     def windows(
@@ -170,7 +178,7 @@ class Text:
         if count is not None and not 1 <= count <= len(which):
             raise ValueError(f"count must be between 1 and the {len(which)} windows of {split}, got {count}")
         kept = torch.arange(count or len(which)) * len(which) // (count or len(which))
-        return self._read(packed, start[kept], packed.stop[which[kept]], length)
+        return self._read(packed, start[kept], packed.stop[which[kept]], length + 1)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without a separator before it."""
@@ -202,9 +210,9 @@ class Text:
         return 2 if self.documents == "reset" else length + 1
 
     def _read(
-        self, packed: Packed, start: Int[Tensor, "b"], stop: Int[Tensor, "b"], length: int
-    ) -> Int[Tensor, "b {length}+1"]:
-        place = start[:, None] + torch.arange(length + 1)
+        self, packed: Packed, start: Int[Tensor, "b"], stop: Int[Tensor, "b"], tokens: int
+    ) -> Int[Tensor, "b {tokens}"]:
+        place = start[:, None] + torch.arange(tokens)
         ids = packed.ids[place.clamp(max=len(packed.ids) - 1)].long()
         return ids.masked_fill(place >= stop[:, None], self.pad)
 

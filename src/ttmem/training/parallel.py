@@ -52,8 +52,9 @@ class Workers:
 
     def prepare(self, model: nn.Module, probe: Episode, tasks: int) -> nn.Module:
         """The model to call in the loop: compiled where that is asked for, its gradients averaged over processes."""
+        truncates = getattr(getattr(model, "config", None), "truncate", False)  # some batches leave weights without
         model = Loss(model)
-        unused = self.averaged and has_unused(model, probe)  # before compiling, which would compile the probe's shape
+        unused = self.averaged and (truncates or has_unused(model, probe))  # the probe would else be compiled, too
         if self.config.compile:
             compile_loss(model, tasks)
         if not self.averaged:
