@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import study
+import torch
 
-from ttmem.evals import evaluate
 from ttmem.evals.plots import pyplot
+from ttmem.evals.run import BATCH, correct, evaluating, memory_bytes
 from ttmem.models import Config, LayeredConfig, ModelConfig
 from ttmem.tasks import make_task
 from ttmem.training import Stage, TrainConfig
@@ -45,13 +46,19 @@ TRAIN = TrainConfig(steps=2600, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100
 
 def measure(model: Any) -> dict:
     """Exact match by number of segments and age: `ages[n - 1][a]` of the pair with `a` writes after its own."""
-    ages = []
-    for count in range(1, MOST + 1):
-        report = evaluate(model, make_task(TASK.format(count)), samples=SAMPLES, seed=1)
-        found = report.slices["segment"]
-        ages.append([round(found[str(count - 1 - age)]["exact_match"], 4) for age in range(count)])
-    bytes_kept = report.memory_bytes
-    return {"ages": ages, "samples": SAMPLES, "memory_bytes": bytes_kept}
+    found = [ages(model, count) for count in range(1, MOST + 1)]
+    return {"ages": found, "samples": SAMPLES, "memory_bytes": memory_bytes(model.start(1), 1)}
+
+
+def ages(model: Any, count: int) -> list[float]:
+    """Of so many segments each one's pair, the newest first: the share of `SAMPLES` test contexts that know it."""
+    known, task = [], make_task(TASK.format(count))
+    with evaluating(model):
+        for episode in (task.sample(BATCH, "test", seed=1, index=i) for i in range(SAMPLES // BATCH)):
+            state, _ = model.write(model.start(BATCH), episode.context)
+            right = (correct(model, state, episode) | ~episode.answer).all(-1)
+            known.append(right.gather(1, episode.slices["segment"].argsort(dim=1, descending=True)))
+    return [round(share, 4) for share in torch.cat(known).double().mean(0).tolist()]
 
 
 def draw(rows: list[dict], path: Path) -> None:

@@ -58,12 +58,16 @@ def load_model(path: str | Path) -> Checkpoint:
     return Checkpoint(said["config"], tensors, said["meta"])
 
 
-def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, may_lack: tuple[str, ...] = ()) -> None:
     """Put the weights of the file `path` into a model, in place.
 
-    Raises ValueError where a tensor is missing, left over, or of another shape; the model is then unchanged.
+    Raises ValueError where a tensor is missing, left over, or of another shape; the model is then unchanged. Tensors
+    whose names begin with one of `may_lack` stay as they are where the file has none of them.
     """
     own = model.state_dict()
+    for part in may_lack:
+        there = any(name.startswith(part) for name in tensors)
+        own = own if there else {name: tensor for name, tensor in own.items() if not name.startswith(part)}
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     wrong = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
     if wrong:
@@ -75,7 +79,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> N
             f"{what} {brief(names)}" for what, names in (("lacks", missing), ("has also", extra)) if names
         )
         raise ValueError(f"{path} does not fit the model: it {lacks}; build the model from the file's config")
-    model.load_state_dict(dict(tensors))
+    model.load_state_dict(dict(tensors), strict=not may_lack)
 
 
 def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -42,7 +42,9 @@ def test_every_single_tensor_s_meta_gradient_is_the_finite_difference(kind):
 
 
 @kinds
-@pytest.mark.parametrize("options", [{}, {"rule": "titans"}, {"projection": True}, {"head": False}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"rule": "titans"}, {"projection": True}, {"head": False}, {"weigh": True}], ids=str
+)
 def test_every_weight_of_the_model_gets_a_gradient(kind, options):
     made = model(kind, **options)
     made(episode()).loss.backward()

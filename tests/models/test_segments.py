@@ -17,6 +17,7 @@ OPTIONS = [
     {"rule": "titans"},
     {"gate": True},
     {"replay": 0.3},
+    {"weigh": True, "weight": 0.0},
     {"rule": "titans", "gate": True, "replay": 0.3, "steps": 3},
 ]
 options = pytest.mark.parametrize("changes", OPTIONS, ids=str)

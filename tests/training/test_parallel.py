@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training.short import MODEL_CONFIG, TARGET, run_script
-from ttmem.models import build
+from ttmem.models import build, preset
 from ttmem.tasks import AssociativeRetrieval
 from ttmem.training import TrainConfig
 from ttmem.training.parallel import Workers, has_unused
@@ -63,3 +63,12 @@ def test_compiled_training_is_eager_training():
     done = run_script("compiled.py")
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1e-5
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_truncation_has_batches_that_leave_weights_without_gradient_and_ddp_is_told(monkeypatch, truncate):
+    asked = {}
+    monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", lambda model, **said: asked.update(said) or model)
+    config = preset("tiny", "lmm", vocab=70, pad=0, truncate=truncate)
+    worker(monkeypatch, 0, 2).prepare(build(config, seed=0), replace(EPISODE, context=EPISODE.context[:, :0]), 1)
+    assert asked["find_unused_parameters"] == truncate

@@ -15,14 +15,19 @@ Objective = Callable[[Tree, Any], Tensor]
 
 
 def token_loss(
-    logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+    logits: Float[Tensor, "b t v"],
+    targets: Int[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    weight: Float[Tensor, "b t"] | None = None,
 ) -> Float[Tensor, "b"]:
     """Mean negative log-likelihood of each row's tokens in nats, over the positions where `mask` is true.
 
-    A row without any such position has loss 0. Source: GradMem (arXiv 2603.13875), the write loss.
+    A row without any such position has loss 0. With `weight` each token's nats are multiplied by its own. Source:
+    GradMem (arXiv 2603.13875), the write loss.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+    nats = nats if weight is None else nats * weight
     return (nats * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 

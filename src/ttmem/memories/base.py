@@ -12,10 +12,12 @@ from ..core.state import Tree
 
 
 class Source(NamedTuple):
-    """The context as a memory sees it: embeddings `(b, t, d)` and which of them are tokens, not padding, `(b, t)`."""
+    """The context as a memory sees it: embeddings `(b, t, d)`, which of them are tokens, not padding, `(b, t)`, and how
+    much each counts in the write (None: all the same)."""
 
     embeddings: Float[Tensor, "b t d"]
     mask: Bool[Tensor, "b t"]
+    weight: Float[Tensor, "b t"] | None = None
 
 
 def wide(x: Tensor) -> Tensor:

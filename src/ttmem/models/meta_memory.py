@@ -22,6 +22,7 @@ from ..core.rates import LearnedRates
 from ..core.rules import Rule, adam, chain, clip, momentum, sgd, titans
 from ..core.state import Log, State, detach
 from ..memories.base import Memory, Source
+from ..nn.layers import CausalConv
 from .base import Backbone, Episode, Outcome, answer_logits, join, of_rows, score, spread
 
 RULES = {"sgd": sgd, "momentum": momentum, "titans": titans, "adam": adam}
@@ -42,6 +43,8 @@ class WriteConfig:
         head: a separate write head beside the backbone's own. It starts as a copy: what the first gradients write is
             then in the words the read head understands; from an unrelated start nothing is learnt.
         projection: a learned linear map of the memory in front of the backbone, started as the identity.
+        weigh: each token counts in the write by a learned weight between 0 and 2, from it and the seven before it;
+            all of them 1 at first. Titans' theta of the token, for a log-loss: filler need not be written.
         weight: w of the outer loss, read + w * write.
         recompute: keep no activations of the write steps; slower, memory flat in K.
     """
@@ -56,6 +59,7 @@ class WriteConfig:
     meta_gradient: str = "second"
     head: bool = True
     projection: bool = False
+    weigh: bool = False
     weight: float = 0.5
     recompute: bool = False
 
@@ -91,6 +95,7 @@ class MetaMemory(nn.Module):
     """
 
     takes_steps = True  # a write of any number of steps can be asked for
+    neutral = ("weigh.",)  # what changes nothing at first: a run may start from a checkpoint without it
 
     def __init__(self, backbone: Backbone, memory: Memory, config: WriteConfig = WriteConfig(), pad: int = 0):
         super().__init__()
@@ -100,6 +105,7 @@ class MetaMemory(nn.Module):
         self.rates = config.make_rates(memory.names)
         self.write_head = copy.deepcopy(backbone.head) if config.head else None
         self.projection = nn.Parameter(torch.eye(memory.dim)) if config.projection else None
+        self.weigh = TokenWeights(memory.dim) if config.weigh else None
 
     def start(self, batch: int) -> State:
         """A memory that has read nothing, for `batch` rows."""
@@ -130,8 +136,9 @@ class MetaMemory(nn.Module):
         return lambda fast, data: self.reconstruction(self.memory.tokens(fast, source), data, source)
 
     def source(self, context: Int[Tensor, "b t"]) -> Source:
-        """The context's embeddings and which of them are tokens."""
-        return Source(self.backbone.embed(context), context != self.pad)
+        """The context's embeddings, which of them are tokens, and how much each counts."""
+        embeddings = self.backbone.embed(context)
+        return Source(embeddings, context != self.pad, None if self.weigh is None else self.weigh(embeddings))
 
     def reconstruction(
         self, tokens: Float[Tensor, "b m d"], context: Int[Tensor, "r t"], source: Source
@@ -144,7 +151,7 @@ class MetaMemory(nn.Module):
         assert last is not None
         hidden = torch.cat([spread(last, len(hidden))[:, None], hidden], dim=1)
         logits = self.backbone.logits(hidden) if self.write_head is None else self.write_head(hidden)
-        return token_loss(logits, context, source.mask)
+        return token_loss(logits, context, source.mask, source.weight)
 
     def project(self, tokens: Float[Tensor, "b m d"]) -> Float[Tensor, "b m d"]:
         """The memory as the backbone sees it."""
@@ -169,6 +176,28 @@ class MetaMemory(nn.Module):
 
     def left(self, state: State, context: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
         """The write loss that the written memory leaves, over the batch."""
-        return self.reconstruction(state.fast["mem"], context, self.source(context)).mean()
+        return self.remains(state, context).mean()
+
+    def remains(self, state: State, context: Int[Tensor, "r t"]) -> Float[Tensor, "r"]:
+        """The write loss of each context at the written memory; the weights of its tokens are taken as given, or the
+        outer loop would make it small by making them so."""
+        source = self.source(context)
+        source = source if source.weight is None else source._replace(weight=source.weight.detach())
+        return self.reconstruction(state.fast["mem"], context, source)
 
     forward = loss
+
+
+class TokenWeights(nn.Module):
+    """`2 sigmoid(MLP(conv(x)))`, a number per token from it and those before it; 1 at first, whatever the token."""
+
+    def __init__(self, dim: int, kernel: int = 8):
+        super().__init__()
+        self.conv = CausalConv(dim, kernel)
+        self.hidden, self.out = nn.Linear(dim, dim), nn.Linear(dim, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t"]:
+        """Weigh."""
+        return 2 * self.out(F.silu(self.hidden(self.conv(x)))).sigmoid()[..., 0]

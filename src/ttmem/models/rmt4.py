@@ -112,7 +112,7 @@ class RMT4(MetaMemory):
     def left(self, state: State, context: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
         """The write loss that the last memory leaves, over all segments of all rows."""
         segments = self.segments(context).flatten(0, 1)
-        loss = self.reconstruction(state.fast["mem"], segments, self.source(segments))
+        loss = self.remains(state, segments)
         real = (segments != self.pad).any(1)
         return (loss * real).sum() / real.sum().clamp(min=1)
 

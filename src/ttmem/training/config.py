@@ -35,7 +35,8 @@ class TrainConfig:
         batch: contexts per step over all processes.
         queries: questions asked of each written context; None asks all pairs.
         seed: of the initial weights and of the training stream.
-        start_from: a checkpoint whose weights to start from, instead of fresh ones.
+        start_from: a checkpoint whose weights to start from, instead of fresh ones (those that change nothing at first,
+            as `weigh` does, may be missing there).
         lr: step size of AdamW.
         rates_lr: the learned inner step sizes take `rates_lr * lr`.
         muon_lr: step size of Muon for the matrices inside the blocks; 0 leaves these to AdamW as well.

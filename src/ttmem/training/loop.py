@@ -71,7 +71,7 @@ class Trainer:
         model = build(self.experiment.model, self.config.seed)
         if self.config.start_from is not None and fresh:  # a saved state has all weights
             source = start_file(self.config.start_from)
-            fill(model, load_model(source).tensors, source)
+            fill(model, load_model(source).tensors, source, getattr(model, "neutral", ()))
         return model
 
     def _state(self, resume: bool) -> RunState:
