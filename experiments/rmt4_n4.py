@@ -15,7 +15,7 @@ from ttmem.training import Experiment, Stage, TrainConfig
 EXPERIMENT = Experiment(
     name="rmt4-n4",
     task="N4-K2V2-S4_16-32",
-    model=ModelConfig(memory="rmt4", layers=2, hidden=96, window=1, slots=32),
+    model=ModelConfig(memory="rmt4", layers=2, hidden=96, window=1, slots=32, weigh=True),
     stages=(Stage("N4-K1V1-V62", threshold=0.8), Stage("N4-K2V2-V62", threshold=0.8)),
     train=TrainConfig(
         steps=1000,

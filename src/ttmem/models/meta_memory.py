@@ -22,7 +22,7 @@ from ..core.rates import LearnedRates
 from ..core.rules import Rule, adam, chain, clip, momentum, sgd, titans
 from ..core.state import Log, State, detach
 from ..memories.base import Memory, Source
-from ..nn.layers import CausalConv
+from ..nn.layers import CausalConv, RMSNorm
 from .base import Backbone, Episode, Outcome, answer_logits, join, of_rows, score, spread
 
 RULES = {"sgd": sgd, "momentum": momentum, "titans": titans, "adam": adam}
@@ -189,15 +189,15 @@ class MetaMemory(nn.Module):
 
 
 class TokenWeights(nn.Module):
-    """`2 sigmoid(MLP(conv(x)))`, a number per token from it and those before it; 1 at first, whatever the token."""
+    """`2 sigmoid(MLP(conv(norm(x))))`: a number for each token, from it and those before it; at first 1 for all."""
 
     def __init__(self, dim: int, kernel: int = 8):
         super().__init__()
-        self.conv = CausalConv(dim, kernel)
+        self.norm, self.conv = RMSNorm(dim), CausalConv(dim, kernel)
         self.hidden, self.out = nn.Linear(dim, dim), nn.Linear(dim, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t"]:
         """Weigh."""
-        return 2 * self.out(F.silu(self.hidden(self.conv(x)))).sigmoid()[..., 0]
+        return 2 * self.out(F.silu(self.hidden(self.conv(self.norm(x))))).sigmoid()[..., 0]
