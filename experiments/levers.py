@@ -34,6 +34,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "K = 1": {"steps": 1},
     "K = 3": {"steps": 3},
     "no write loss": {"weight": 0.0},
+    "learned weights of tokens": {"weigh": True},
     "memory projection": {"projection": True},
     "first order": {"meta_gradient": "first"},
 }

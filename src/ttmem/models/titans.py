@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..core.state import Log, State, map_state
+from ..core.state import Log, State, detach, map_state
 from ..memories.base import wide
 from ..nn.layers import RMSNorm, SwiGLU
 from ..nn.ragged import alignment, check_mask
@@ -193,7 +193,7 @@ class Titans(nn.Module):
         truncate, weight = self.config.truncate, self.config.context_loss
         with torch.set_grad_enabled(torch.is_grad_enabled() and (weight > 0 or not truncate)):
             state, nats = self.read_context(self.unread(), episode.context)
-        state = map_state(torch.detach, state) if truncate and episode.context.shape[1] else state
+        state = detach(state) if truncate else state
         outcome = score(self.read(state, episode.query, episode.target), episode)
         parts = outcome.parts | {"write": nats.mean().detach()}
         return outcome._replace(loss=outcome.loss + weight * nats.mean(), parts=parts)
