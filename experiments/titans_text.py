@@ -3,7 +3,7 @@
     TTMEM_DATA=DATA python experiments/titans_text.py --seeds 0 1 2
     TTMEM_DATA=DATA python experiments/titans_text.py --variants lmm "depth 4"
     TTMEM_DATA=DATA python experiments/titans_text.py --study history --seeds 0
-    python experiments/titans_text.py --table
+    TTMEM_DATA=DATA python experiments/titans_text.py --table
 
 DATA holds books (gutenberg/*.txt) and WikiText-2 (lm/wikitext-2). Trained on windows of 256 bytes, tested on windows of
 2,048 of the held-out 5 % of each source. Three questions: the architectures at equal parameters (widths of the
@@ -79,11 +79,39 @@ PANELS = {
 }
 
 
+UPTO = (LENGTH, 2 * LENGTH, 4 * LENGTH, 8 * LENGTH)
+"""Where the table is cut: each column is what lies between the end of the one before and its own."""
+
+
+def beyond(rows: list[dict], windows: list[dict], field: str = "binned") -> torch.Tensor:
+    """Nats more than the plain window of the same seed says of the same text, seeds together: `(windows, bins)`."""
+    plain = {row["seed"]: torch.tensor(row[field]) for row in windows}
+    return torch.cat([torch.tensor(row[field]) - plain[row["seed"]] for row in rows if row["seed"] in plain])
+
+
+def interval(parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean over the rows, and half its 95 % interval."""
+    return parts.mean(0), 1.96 * parts.std(0) / len(parts) ** 0.5
+
+
+def tell(rows: list[dict], windows: list[dict]) -> None:
+    """What `beyond` says, variant by variant, between the end of one column and that of the next."""
+    ends = [0, *(end * 8 // LENGTH for end in UPTO)]
+    print("| nats more than the plain window | " + " | ".join(f"to {end}" for end in UPTO) + " |")
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        own = [row for row in rows if row["variant"] == name]
+        more = beyond(own, windows)
+        found = [interval(more[:, a:b].mean(1)) for a, b in zip(ends, ends[1:], strict=False)]
+        cells = [f"{float(mean):+.3f} ± {float(half):.3f}" for mean, half in found]
+        print(f"| {name} ({len(own)}) | {' | '.join(cells)} |")
+
+
 def draw(rows: list[dict], path: Path) -> None:
     """Loss against position, a panel a question, one line a variant, seeds and windows together.
 
     What goes beyond 2.5 nats, as full attention does, leaves the picture.
     """
+    tell(rows, [row for row in rows if row["variant"] == "swa"])
     figure, panels = pyplot().subplots(1, len(PANELS), figsize=(5.2 * len(PANELS), 4.4), layout="constrained")
     for axes, (title, names) in zip(panels, PANELS.items(), strict=True):
         for name in names:
@@ -108,20 +136,27 @@ def line(axes: Any, name: str, rows: list[dict]) -> None:
 
 
 def beside(rows: list[dict], path: Path) -> None:
-    """Loss against position with history (lines) and without (dashed: the rows of the study `text`)."""
+    """Nats more than the plain window, with history and without (the rows of the study `text`), against position."""
     without = [row for row in STUDIES["text"].collect(Path("runs")) if row["variant"] in HIDDEN]
+    plain = [row for row in without if row["variant"] == "swa"]
+    tell(rows, plain)
     names = [name for name in HIDDEN if any(row["variant"] == name for row in rows)]
     figure, panels = pyplot().subplots(
-        1, len(names), figsize=(2.7 * len(names) + 0.6, 3.4), layout="constrained", sharey=True, squeeze=False
+        1, len(names), figsize=(2.7 * len(names) + 0.6, 3.2), layout="constrained", sharey=True, squeeze=False
     )
+    place = (torch.arange(TIMES) + 0.5) * LENGTH
     for axes, name in zip(panels[0], names, strict=True):
         for title, found in (("with history", rows), ("without", without)):
-            line(axes, title, [row for row in found if row["variant"] == name])
+            own = [row for row in found if row["variant"] == name]
+            mean, half = interval(beyond(own, plain).unflatten(1, (TIMES, -1)).mean(-1))
+            (drawn,) = axes.plot(place, mean, marker="o", markersize=3, label=f"{title} ({len(own)})")
+            axes.fill_between(place, mean - half, mean + half, color=drawn.get_color(), alpha=0.15, linewidth=0)
+        axes.axhline(0, color="0.4", linewidth=0.8)
         axes.axvline(LENGTH, color="0.6", linewidth=0.8, linestyle="--")
-        axes.set(xscale="log", title=name, xlabel="position, bytes", ylim=(1.5, 2.5))
+        axes.set(title=name, xlabel="position, bytes", ylim=(-0.1, 0.4))
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8, title="mean of all positions (seeds)", title_fontsize=8)
-    panels[0][0].set_ylabel("nats per byte, test")
+        axes.legend(frameon=False, fontsize=8, title="trained (seeds)", title_fontsize=8, loc="upper left")
+    panels[0][0].set_ylabel("nats more than a window of 64")
     figure.savefig(path, dpi=150)
 
 

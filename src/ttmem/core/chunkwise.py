@@ -103,7 +103,7 @@ def chunkwise(
     t = rows.q.shape[1]
     phase = common_phase(state.seen, form.chunk) if phase is None else phase
     if t == 1:
-        return tokenwise(state, rows, form, lengths)
+        return tokenwise(state, rows, form, lengths, phase)
     if phase is None:
         return staggered(state, rows, form, lengths)
     count = state.seen + (t if lengths is None else lengths)
@@ -236,16 +236,19 @@ def write_chunk(
 
 
 def tokenwise(
-    state: ChunkState, rows: Rows, form: Form, lengths: Int[Tensor, "n"] | None = None
+    state: ChunkState, rows: Rows, form: Form, lengths: Int[Tensor, "n"] | None = None, phase: int | None = None
 ) -> tuple[Float[Tensor, "n t d"], ChunkState]:
     """The recurrence as it is written above, one token after another: the slow twin of `chunkwise`.
 
-    Rows may stand at different places of their chunks.
+    Rows may stand at different places of their chunks; `phase` is their place where it is known to be the same.
     """
     rows, outs = rows if lengths is None else silent(rows, lengths), []
     for t, token in enumerate(rows.split([1] * rows.q.shape[1])):
         there = torch.ones_like(state.seen) if lengths is None else (lengths > t).long()
-        state = anchored(state, (state.seen % form.chunk == 0) & (there > 0))
+        if phase is None or lengths is not None:
+            state = anchored(state, (state.seen % form.chunk == 0) & (there > 0))
+        elif (phase + t) % form.chunk == 0:
+            state = anchored(state, None)
         state = write_token(state, token, form)
         state = state._replace(seen=state.seen + there)
         outs.append(read(state.fast, token.q, form.norm))
@@ -258,9 +261,13 @@ def write_token(state: ChunkState, token: Rows, form: Form) -> ChunkState:
     for i, (name, (a, delta)) in enumerate(
         zip(state.fast, surprises(state.anchor, token.k, token.v, form.norm, form.clip), strict=True)
     ):
-        change = -token.lr[:, :, i, None] * a.transpose(1, 2) * delta
-        if token.momentum is not None:
-            change = velocity[name] = token.momentum[:, :, i, None].exp() * state.velocity[name] + change
-        kept = state.fast[name] if token.keep is None else token.keep[i].transpose(1, 2).exp() * state.fast[name]
-        fast[name] = kept + (change if token.heard is None else token.heard[:, :, None] * change)
+        scaled = token.lr[:, :, i, None] * a.transpose(1, 2)
+        if token.momentum is None:
+            change = -scaled * delta
+        else:
+            past = token.momentum[:, :, i, None].exp() * state.velocity[name]
+            change = velocity[name] = torch.baddbmm(past, scaled, delta, alpha=-1)
+        heard = change if token.heard is None else token.heard[:, :, None] * change
+        keep = None if token.keep is None else token.keep[i].transpose(1, 2).exp()
+        fast[name] = state.fast[name] + heard if keep is None else torch.addcmul(heard, keep, state.fast[name])
     return state._replace(fast=fast, velocity=velocity)

@@ -130,7 +130,7 @@ class MAC(nn.Module):
             recalled = emptied(recalled, begins)
         else:
             asked = self.norm_h(self.memory.recall(segment, self.queries.expand(len(begins), -1, -1)))
-            _, k, v = self.attention.project(asked)
+            k, v = self.attention.shown(asked)
             recalled = Window(k, v, torch.full_like(begins, k.shape[2], dtype=torch.long))
         place = torch.where(begins, 0, state.place)
         return MACState(state.memory, segment, tokens, recalled, place)
@@ -147,7 +147,7 @@ class MAC(nn.Module):
         if recall is None:
             always.append((state.recalled.keys, state.recalled.values))
         else:
-            _, k, v = self.attention.project(recall)
+            k, v = self.attention.shown(recall)
             seen.append(grown(state.recalled, k, v))
         y = joint_attention(q, seen, always)
         kept = [newest(each, t, width, lengths) for each in seen]

@@ -6,6 +6,7 @@ The short-term memory of MAG and MAL, and, alone, the baselines `swa` (a window)
 """
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -57,8 +58,14 @@ class SlidingAttention(nn.Module):
         """Keys and values of the persistent tokens."""
         if self.persistent is None:
             return None
-        _, k, v = self.project(self.persistent[None])
+        k, v = self.shown(self.persistent[None])
         return k[0], v[0]
+
+    def shown(self, x: Float[Tensor, "b t d"]) -> tuple[Float[Tensor, "b h t e"], Float[Tensor, "b h t e"]]:
+        """Keys and values of what is attended to, and asks nothing itself."""
+        pair = F.linear(x, self.qkv.weight[x.shape[2] :])
+        k, v = rearrange(pair, "b t (part h e) -> part b h t e", part=2, h=self.heads)
+        return k, v
 
 
 class Sliding(nn.Module):
