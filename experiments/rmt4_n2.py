@@ -1,5 +1,5 @@
 """RMT4 on two pairs of 4 + 4 characters in two segments of 16-32 characters. The aim is exact match >= 0.99 on the
-test split (the deck: 0.0); seed 0 gives 0.989.
+test split (the deck: 0.0).
 
     ttmem train experiments/rmt4_n2.py
     ttmem eval runs/rmt4-n2/model.safetensors --task N2-K4V4-S2_16-32
