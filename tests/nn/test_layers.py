@@ -3,8 +3,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ttmem.nn import CausalConv, RMSNorm, SwiGLU, rotary
+from ttmem.nn.layers import outputs
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -85,3 +87,17 @@ def test_rotary_products_depend_on_the_distance_alone(shift):
 def test_rotary_may_start_anywhere():
     x = torch.randn(1, 2, 7, 4)
     assert torch.equal(rotary(x)[:, :, 3:], rotary(x[:, :, 3:], start=3))
+
+
+def test_some_outputs_of_a_layer_are_those_of_all_of_it_also_behind_an_adapter():
+    class Adapter(nn.Module):
+        def __init__(self, base: nn.Linear):
+            super().__init__()
+            self.base, self.weight = base, base.weight
+
+        def forward(self, x):
+            return self.base(x) + x.sum(-1, keepdim=True)
+
+    base, x = nn.Linear(4, 12, bias=False), torch.randn(2, 3, 4)
+    for layer in (base, Adapter(base)):
+        torch.testing.assert_close(outputs(layer, x, 4, 12), layer(x)[..., 4:])

@@ -23,7 +23,7 @@ from ..checks import at_least, one_of, positive, whole
 from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
 from ..core.network import Norm, read
 from ..core.state import Tree
-from ..nn.layers import CausalConv, RMSNorm
+from ..nn.layers import CausalConv, RMSNorm, outputs
 from ..nn.ragged import alignment, check_mask, latest, pack, unpack
 from .base import wide
 from .handover import adopted, check_chunk, tell_chunk
@@ -199,8 +199,9 @@ class LongTermMemory(nn.Module):
     def recall(self, fast: Tree, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """Read with `x` from fixed weights, writing nothing; the queries see no conv (MAC's `M*(q)`)."""
         with torch.autocast(x.device.type, enabled=False):
-            q = split(F.linear(x.to(self.qkv.weight.dtype), self.qkv.weight), self.config.heads)[0]
-            y = read(fast, q, self.form(len(x)).norm)
+            q = outputs(self.qkv, x.to(self.qkv.weight.dtype), 0, self.config.dim)
+            q = rearrange(wide(F.silu(q)), "b t (h e) -> (b h) t e", h=self.config.heads)
+            y = read(fast, F.normalize(q, dim=-1), self.form(len(x)).norm)
         return self.finish(y, x)
 
     def form(self, batch: int) -> Form:
@@ -280,10 +281,10 @@ def form_of(config: LongTermConfig, *norm: Float[Tensor, "n d"]) -> Form:
     return Form(config.chunk_size, made, config.clip, config.recompute)
 
 
-def split(qkv: Float[Tensor, "b t c"], heads: int) -> Float[Tensor, "3 n t e"]:
-    """Queries, keys and values, one row per sample and head; queries and keys of length 1."""
-    rows = rearrange(wide(F.silu(qkv)), "b t (part h e) -> part (b h) t e", part=3, h=heads)
-    return torch.stack([F.normalize(rows[0], dim=-1), F.normalize(rows[1], dim=-1), rows[2]])
+def split(qkv: Float[Tensor, "b t c"], heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values `(n, t, e)`, one row per sample and head; queries and keys of length 1."""
+    q, k, v = rearrange(wide(F.silu(qkv)), "b t (part h e) -> part (b h) t e", part=3, h=heads).unbind()
+    return F.normalize(q, dim=-1), F.normalize(k, dim=-1), v
 
 
 def log_sigmoid(x: Tensor) -> Tensor:

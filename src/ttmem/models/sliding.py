@@ -6,13 +6,12 @@ The short-term memory of MAG and MAL, and, alone, the baselines `swa` (a window)
 """
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..memories.handover import adopted
-from ..nn.layers import RMSNorm
+from ..nn.layers import RMSNorm, outputs
 from ..nn.window import QKV, Window, check_past, empty_window, slide
 from .titans_config import TitansConfig
 
@@ -63,8 +62,8 @@ class SlidingAttention(nn.Module):
 
     def shown(self, x: Float[Tensor, "b t d"]) -> tuple[Float[Tensor, "b h t e"], Float[Tensor, "b h t e"]]:
         """Keys and values of what is attended to, and asks nothing itself."""
-        pair = F.linear(x, self.qkv.weight[x.shape[2] :])
-        k, v = rearrange(pair, "b t (part h e) -> part b h t e", part=2, h=self.heads)
+        dim = x.shape[2]
+        k, v = rearrange(outputs(self.qkv, x, dim, 3 * dim), "b t (part h e) -> part b h t e", part=2, h=self.heads)
         return k, v
 
 

@@ -18,6 +18,16 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
 
 
+def outputs(linear: nn.Module, x: Float[Tensor, "*b d"], first: int, end: int) -> Float[Tensor, "*b e"]:
+    """Channels `first` to before `end` of what a layer without bias gives, at the cost of these alone.
+
+    What stands in the layer's place, as an adapter does, is asked for all of them.
+    """
+    if type(linear) is nn.Linear:
+        return F.linear(x, linear.weight[first:end])
+    return linear(x)[..., first:end]
+
+
 class CausalConv(nn.Module):
     """Depthwise convolution over the `kernel` last tokens, added to its input; it starts near the identity.
 
