@@ -79,7 +79,7 @@ PANELS = {
 }
 
 
-UPTO = (LENGTH, 2 * LENGTH, 4 * LENGTH, 8 * LENGTH)
+UPTO = tuple(LENGTH * 2**i for i in range(6))
 """Where the table is cut: each column is what lies between the end of the one before and its own."""
 
 
@@ -94,13 +94,15 @@ def interval(parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return parts.mean(0), 1.96 * parts.std(0) / len(parts) ** 0.5
 
 
-def tell(rows: list[dict], windows: list[dict]) -> None:
+def tell(rows: list[dict], windows: list[dict], field: str = "binned", size: int = LENGTH // 8) -> None:
     """What `beyond` says, variant by variant, between the end of one column and that of the next."""
-    ends = [0, *(end * 8 // LENGTH for end in UPTO)]
-    print("| nats more than the plain window | " + " | ".join(f"to {end}" for end in UPTO) + " |")
+    bins = len(rows[0][field][0])
+    columns = [end for end in UPTO if end <= bins * size]
+    ends = [0, *(end // size for end in columns)]
+    print("| nats more than the plain window | " + " | ".join(f"to {end}" for end in columns) + " |")
     for name in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == name]
-        more = beyond(own, windows)
+        more = beyond(own, windows, field)
         found = [interval(more[:, a:b].mean(1)) for a, b in zip(ends, ends[1:], strict=False)]
         cells = [f"{float(mean):+.3f} ± {float(half):.3f}" for mean, half in found]
         print(f"| {name} ({len(own)}) | {' | '.join(cells)} |")
@@ -140,6 +142,7 @@ def beside(rows: list[dict], path: Path) -> None:
     without = [row for row in STUDIES["text"].collect(Path("runs")) if row["variant"] in HIDDEN]
     plain = [row for row in without if row["variant"] == "swa"]
     tell(rows, plain)
+    tell(rows, [row for row in rows if row["variant"] == "swa"], "far", LENGTH)
     names = [name for name in HIDDEN if any(row["variant"] == name for row in rows)]
     figure, panels = pyplot().subplots(
         1, len(names), figsize=(2.7 * len(names) + 0.6, 3.2), layout="constrained", sharey=True, squeeze=False
