@@ -14,6 +14,7 @@ The study `history` asks what it takes to go on beyond the trained length: the s
 400 of them with a memory that has read up to seven windows before; the gradient stays within the window.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ UPTO = tuple(LENGTH * 2**i for i in range(6))
 def beyond(rows: list[dict], windows: list[dict], field: str = "binned") -> torch.Tensor:
     """Nats more than the plain window of the same seed says of the same text, seeds together: `(windows, bins)`."""
     plain = {row["seed"]: torch.tensor(row[field]) for row in windows}
-    return torch.cat([torch.tensor(row[field]) - plain[row["seed"]] for row in rows if row["seed"] in plain])
+    found = [torch.tensor(row[field]) - plain[row["seed"]] for row in rows if row["seed"] in plain]
+    return torch.cat(found) if found else torch.empty(0, len(rows[0][field][0]) if rows else 0)
 
 
 def interval(parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,15 +96,23 @@ def interval(parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return parts.mean(0), 1.96 * parts.std(0) / len(parts) ** 0.5
 
 
+def band(axes: Any, place: torch.Tensor, parts: torch.Tensor, label: str, **style: Any) -> None:
+    """A line with its interval."""
+    mean, half = interval(parts)
+    (drawn,) = axes.plot(place, mean, label=label, **style)
+    axes.fill_between(place, mean - half, mean + half, color=drawn.get_color(), alpha=0.13, linewidth=0)
+
+
 def tell(rows: list[dict], windows: list[dict], field: str = "binned", size: int = LENGTH // 8) -> None:
     """What `beyond` says, variant by variant, between the end of one column and that of the next."""
-    bins = len(rows[0][field][0])
-    columns = [end for end in UPTO if end <= bins * size]
+    columns = [end for end in UPTO if end <= len(rows[0][field][0]) * size]
     ends = [0, *(end // size for end in columns)]
     print("| nats more than the plain window | " + " | ".join(f"to {end}" for end in columns) + " |")
     for name in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == name]
         more = beyond(own, windows, field)
+        if not len(more):  # no plain window of the same seed yet
+            continue
         found = [interval(more[:, a:b].mean(1)) for a, b in zip(ends, ends[1:], strict=False)]
         cells = [f"{float(mean):+.3f} ± {float(half):.3f}" for mean, half in found]
         print(f"| {name} ({len(own)}) | {' | '.join(cells)} |")
@@ -131,15 +141,13 @@ def line(axes: Any, name: str, rows: list[dict]) -> None:
     if not rows:
         return
     place = (torch.arange(8 * TIMES) + 0.5) * (LENGTH // 8)
-    binned = torch.cat([torch.tensor(row["binned"]) for row in rows])
-    mean, half = binned.mean(0), 1.96 * binned.std(0) / len(binned) ** 0.5
-    (drawn,) = axes.plot(place, mean, label=f"{name}: {float(binned.mean()):.3f} ({len(rows)})")
-    axes.fill_between(place, mean - half, mean + half, color=drawn.get_color(), alpha=0.12, linewidth=0)
+    parts = torch.cat([torch.tensor(row["binned"]) for row in rows])
+    band(axes, place, parts, f"{name}: {float(parts.mean()):.3f} ({len(rows)})")
 
 
 def beside(rows: list[dict], path: Path) -> None:
     """Nats more than the plain window, with history and without (the rows of the study `text`), against position."""
-    without = [row for row in STUDIES["text"].collect(Path("runs")) if row["variant"] in HIDDEN]
+    without = json.loads(path.with_name("titans_text.json").read_text())
     plain = [row for row in without if row["variant"] == "swa"]
     tell(rows, plain)
     tell(rows, [row for row in rows if row["variant"] == "swa"], "far", LENGTH)
@@ -151,9 +159,9 @@ def beside(rows: list[dict], path: Path) -> None:
     for axes, name in zip(panels[0], names, strict=True):
         for title, found in (("with history", rows), ("without", without)):
             own = [row for row in found if row["variant"] == name]
-            mean, half = interval(beyond(own, plain).unflatten(1, (TIMES, -1)).mean(-1))
-            (drawn,) = axes.plot(place, mean, marker="o", markersize=3, label=f"{title} ({len(own)})")
-            axes.fill_between(place, mean - half, mean + half, color=drawn.get_color(), alpha=0.15, linewidth=0)
+            more = beyond(own, plain)
+            if len(more):
+                band(axes, place, more.unflatten(1, (TIMES, -1)).mean(-1), f"{title} ({len(own)})", marker=".")
         axes.axhline(0, color="0.4", linewidth=0.8)
         axes.axvline(LENGTH, color="0.6", linewidth=0.8, linestyle="--")
         axes.set(title=name, xlabel="position, bytes", ylim=(-0.1, 0.4))
