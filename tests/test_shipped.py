@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from guards_code import ROOT
 from ttmem.evals import evaluate
@@ -34,3 +35,18 @@ def test_what_is_shipped_stands_in_the_published_results():
     rows = json.loads((ROOT / "experiments" / "results.json").read_text())
     published = {(row["cell"], row["exact_match"]) for row in rows}
     assert {(name, load(name).facts["exact_match"]) for name in SHIPPED} <= published
+
+
+@pytest.mark.parametrize("name, most", [("rmt4-n2", 0.8), ("rmt4-n4", 0.5)])
+@torch.no_grad()
+def test_rmt4_weighs_filler_less_than_values(name, most):
+    loaded = load(name)
+    task, model = loaded.make_task(), loaded.model
+    context = task.sample(200, "test", seed=1).context
+    weights, (colon, *marks) = model.weigh(model.backbone.embed(context)), task.encode(":!|")
+    place = (context == colon).nonzero()
+    value, pair = torch.zeros_like(context, dtype=torch.bool), torch.zeros_like(context, dtype=torch.bool)
+    for shift in range(-task.key, task.value + 1):
+        (value if shift > 0 else pair)[place[:, 0], place[:, 1] + shift] = True
+    filler = ~(value | pair | torch.isin(context, torch.tensor([model.pad, *marks])))
+    assert weights[filler].mean() < most * weights[value].mean()
