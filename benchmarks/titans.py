@@ -19,7 +19,8 @@ will time are right. A row that breaks a law ends the run without a speed.
     chunks                our memory alone, chunks computed again in backward; `stored`: not; `compiled`: stored, by
                           torch.compile
     layer                 LongTermMemory whole, norm and clip off. It does more than the peer: convolution and SiLU on
-                          q, k, v, |q| = |k| = 1, gates for each memory layer, normalised and gated output, projected
+                          q, k, v, |q| = |k| = 1, gates for each memory layer, normalised and gated output, projected;
+                          `stored` and `compiled` as above, `torch.compile(memory)` being all that it takes
 """
 
 import argparse
@@ -54,7 +55,7 @@ step's matrix products take by themselves, as a part of the step's (products.py)
 
 
 def default_jobs() -> list[tuple[str, Cell]]:
-    """Every kind over the depths; a few at other chunks and heads; two compiled, which take a minute each."""
+    """Every kind over the depths; a few at other chunks and heads; four compiled, which take minutes each."""
     jobs = [(kind, Cell(depth)) for depth in (1, 2, 3, 4) for kind in EVERY if depth < 3 or "compiled" not in kind]
     cells = [Cell(2, chunk=16), Cell(2, chunk=256)]
     cells += [Cell(depth, heads=2, width=64) for depth in (1, 2)] + [Cell(1, heads=4), Cell(1, heads=4, width=64)]

@@ -74,11 +74,16 @@ def as_eager(step: Callable[[], tuple[Tensor, list[Tensor]]], backend: str) -> C
     def law() -> None:
         with patch.object(engine, "write_chunk", eager):
             wanted = step()[1]
-        for ours, theirs in zip(step()[1], wanted, strict=True):
-            if not (ours - theirs).norm() <= 1e-3 * theirs.norm() + 1e-6:
-                raise LawBroken(f"the compiled gradient of shape {tuple(theirs.shape)} is not the eager one")
+        check_same(step()[1], wanted)
 
     return law
+
+
+def check_same(compiled: list[Tensor], eager: list[Tensor]) -> None:
+    """The law that compiled gradients are the eager ones."""
+    for ours, theirs in zip(compiled, eager, strict=True):
+        if not (ours - theirs).norm() <= 1e-3 * theirs.norm() + 1e-6:
+            raise LawBroken(f"the compiled gradient of shape {tuple(theirs.shape)} is not the eager one")
 
 
 def by_tokens(state: ChunkState, rows: Rows, form: Form) -> Callable[[int], Tensor]:
@@ -94,7 +99,7 @@ def token_loop(cell: Cell, setting: Setting) -> Subject:
     return Subject(cell, lambda: tokenwise(state, rows, form)[0], leaves, by_tokens(state, rows, form))
 
 
-def layer(recompute: bool) -> Callable[[Cell, Setting], Subject]:
+def layer(recompute: bool, compiled: bool = False) -> Callable[[Cell, Setting], Subject]:
     """LongTermMemory with all its projections; norm and clip off, which the peer does not have either."""
 
     def subject(cell: Cell, setting: Setting) -> Subject:
@@ -107,7 +112,12 @@ def layer(recompute: bool) -> Callable[[Cell, Setting], Subject]:
             with patch.object(layers, "chunkwise", lambda *given, phase: tokenwise(*given)):
                 return double(memory)(double(x)[:, :tokens])[0]
 
-        return Subject(cell, lambda: memory(x)[0], [x, *memory.parameters()], exact, counted=True)
+        leaves = [x, *memory.parameters()]
+        if not compiled:
+            return Subject(cell, lambda: memory(x)[0], leaves, exact, counted=True)
+        fast = torch.compile(memory, fullgraph=True, dynamic=False, backend=setting.backend)
+        steps = [step_of(lambda call=call: call(x)[0], leaves) for call in (fast, memory)]
+        return Subject(cell, lambda: fast(x)[0], leaves, exact, lambda: check_same(*(step()[1] for step in steps)))
 
     return subject
 
@@ -126,6 +136,7 @@ ROWS: dict[str, Callable[[Cell, Setting], Subject]] = {
     "chunks, compiled": chunks(recompute=False, compiled=True),
     "layer": layer(recompute=True),
     "layer, stored": layer(recompute=False),
+    "layer, compiled": layer(recompute=False, compiled=True),
 }
 """Every kind of row. Whole models and decoding belong here too: a function of a cell that gives a Subject."""
 

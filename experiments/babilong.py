@@ -9,6 +9,7 @@ alone. Accuracy (exact match) on the test split, stories and books of its own, w
 seeds, and with the memory reset: what the question alone gives away.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ ROWS = 25
 TOKENS = 2**14
 """Tokens that are read at once in the test: each of them makes logits of the whole vocabulary."""
 VOCAB, PAD = BabiLong.vocab, BabiLong.pad
+ARMT = LayeredConfig("armt", vocab=VOCAB, dim=64, layers=3, separator=None, segment_size=SEGMENT, pad=PAD)
 VARIANTS: dict[str, Config] = {
-    name: LayeredConfig(name, vocab=VOCAB, dim=64, layers=3, separator=None, segment_size=SEGMENT, pad=PAD)
-    for name in ("armt", "prmt4")
+    "armt": ARMT,
+    "prmt4": replace(ARMT, architecture="prmt4", memory_heads=1, bound="overlap"),
 }
 VARIANTS["rmt4"] = ModelConfig(
     vocab=VOCAB, dim=64, layers=3, memory="rmt4", slots=16, separator=None, segment_size=SEGMENT

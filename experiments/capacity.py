@@ -3,11 +3,11 @@
     python experiments/capacity.py --seeds 0 1 2
     python experiments/capacity.py --table
 
-Eight pairs of 2 + 2 characters in one context (`N8-K2V2-V62`), the same outer loop and number of contexts for all:
-memory tokens, NeuralMemory, MemoryMLP (8 x 64 numbers kept), RMT4 and RMT (the same tokens, in segments of 24,
-written by gradient or forward), PRMT4, ARMT and the Titans LMM (a memory in every layer), and the whole context in
-view, whose bytes are those of a KV cache. Rows in capacity.json; capacity.png pools the seeds. `ttmem curve` draws
-the same for any checkpoints.
+Eight pairs of 2 + 2 characters in one context (`N8-K2V2-V62`), the same outer loop and number of contexts for all
+(RMT4, whose chained writes diverge at that rate, has half of it): memory tokens, NeuralMemory, MemoryMLP (8 x 64
+numbers kept), RMT4 and RMT (the same tokens, in two segments, written by gradient or forward), PRMT4, ARMT and the
+Titans LMM (a memory in every layer), and the whole context in view, whose bytes are those of a KV cache. Rows in
+capacity.json; capacity.png pools the seeds. `ttmem curve` draws the same for any checkpoints.
 """
 
 from dataclasses import replace
@@ -22,22 +22,24 @@ from ttmem.models import Config, FullContext, LayeredConfig, ModelConfig, Titans
 from ttmem.tasks import make_task
 from ttmem.training import Stage, TrainConfig
 
-TASK, SAMPLES, STEPS = "N8-K2V2-V62", 2_000, (1, 2, 3, 5, 8)
+TASK, SAMPLES, STEPS, SEGMENT = "N8-K2V2-V62", 2_000, (1, 2, 3, 5, 8), 32
 TOKENS = ModelConfig(layers=2, hidden=96, window=1, slots=8)
+ARMT = LayeredConfig("armt", layers=2, hidden=96, separator=None, segment_size=SEGMENT)
 VARIANTS: dict[str, Config] = {
     "tokens": TOKENS,
     "neural-memory": replace(TOKENS, memory="neural"),
     "memory-mlp": replace(TOKENS, memory="mlp"),
-    "rmt4": replace(TOKENS, memory="rmt4", segment_size=24, separator=None),
-    "rmt": replace(TOKENS, memory="rmt", window=None, segment_size=24, separator=None),
-    "armt": LayeredConfig("armt", layers=2, hidden=96, separator=None, segment_size=24),
-    "prmt4": LayeredConfig("prmt4", layers=2, hidden=96, memory_heads=1, separator=None, segment_size=24),
+    "rmt4": replace(TOKENS, memory="rmt4", weigh=True, segment_size=SEGMENT, separator=None),
+    "rmt": replace(TOKENS, memory="rmt", window=None, segment_size=SEGMENT, separator=None),
+    "armt": ARMT,
+    "prmt4": replace(ARMT, architecture="prmt4", memory_heads=1, bound="overlap"),
     "lmm": TitansConfig(
         "lmm", vocab=70, layers=2, heads=2, hidden=96, memory_depth=1, memory_norm=False, recompute=False, pad=0
     ),
     "full": ModelConfig(memory="full", layers=2, hidden=96),
 }
 STAGES = (Stage("N4-K1V1-V62", threshold=0.8, max_steps=600), Stage("N4-K2V2-V62", threshold=0.8, max_steps=600))
+OWN = {"rmt4": {"muon_lr": 0.005}}
 TRAIN = TrainConfig(steps=2000, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.4, floor=0.01, eval_every=500)
 
 
@@ -61,7 +63,7 @@ def draw(rows: list[dict], path: Path) -> None:
     capacity_image(path, pooled(points), TASK)
 
 
-STUDIES = {"capacity": study.Study("capacity", TASK, VARIANTS, TRAIN, ask, draw, STAGES)}
+STUDIES = {"capacity": study.Study("capacity", TASK, VARIANTS, TRAIN, ask, draw, STAGES, OWN)}
 
 if __name__ == "__main__":
     study.main(STUDIES)

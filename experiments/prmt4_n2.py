@@ -14,8 +14,8 @@ from ttmem.training import Experiment, Stage, TrainConfig
 EXPERIMENT = Experiment(
     name="prmt4-n2",
     task="N2-K4V4-S2_16-32",
-    model=LayeredConfig("prmt4", dim=64, layers=3, memory_heads=1),
+    model=LayeredConfig("prmt4", dim=64, layers=3, memory_heads=1, bound="overlap"),
     stages=(Stage("N4-K1V1-V62", threshold=0.8), Stage("N4-K2V2-V62", threshold=0.8)),
-    train=TrainConfig(steps=2500, batch=32, muon_lr=0.02, warmup=100, decay=0.5, floor=0.01, eval_every=150),
+    train=TrainConfig(steps=3000, batch=32, muon_lr=0.02, warmup=100, decay=0.5, floor=0.01, eval_every=150),
     expected={"exact_match": 0.99},
 )

@@ -26,6 +26,11 @@ def room(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_the_module_is_the_command(capfd):
+    done = subprocess.run([sys.executable, "-m", "ttmem", "--version"], check=False)
+    assert done.returncode == 0 and capfd.readouterr().out.startswith("ttmem ")
+
+
 def test_pairs_are_written_and_asked_as_the_model_itself_would_answer(room, capsys):
     written = said(capsys, "write", "mine.safetensors", "--pairs", "pairs.txt", "-o", "doc.memory")
     assert written["keys"] == ["ab12", "cd34"] and "!ab12:x9Qz!" in written["context"]

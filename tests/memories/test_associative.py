@@ -10,7 +10,7 @@ from core.titans_rows import assert_close, gradients, leaf
 from ttmem.core import ChunkState, Form, Rates, Rows, associative, begin, chunkwise, fold, gradient_step, titans
 from ttmem.core.network import read
 from ttmem.core.state import map_state
-from ttmem.memories.associative import EPS, TARGETS, AssociativeMatrix, LayerNetwork, Pass, dpfp
+from ttmem.memories.associative import BOUNDS, EPS, TARGETS, AssociativeMatrix, LayerNetwork, Pass, dpfp
 from ttmem.nn.stacked import linear, rms_norm
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -22,6 +22,7 @@ NETWORKS = {
     "deep": LayerNetwork(D, heads=H, depth=3, steps=2, clip=None),
     "still": LayerNetwork(D, heads=H, depth=2, steps=2, momentum=False, conv=0, clip=None),
     "hidden": LayerNetwork(D, heads=H, target="hidden"),
+    "overlap": LayerNetwork(D, heads=H, steps=2, bound="overlap"),
     "residual": LayerNetwork(D, heads=H, target="residual", depth=2, clip=0.3),
 }
 every = pytest.mark.parametrize("kind", NETWORKS)
@@ -112,7 +113,9 @@ def engine(memory, weights, state, done, real, steps):
     gate = [said[..., i, :].sigmoid() for i in range(said.shape[-2])]
     there = real[..., None, None]
     weight = gate[0] * there
-    theta = 0.5 * weight / weight.sum(2, keepdim=True).clamp_min(1)
+    crowd = torch.ones(k.shape[0], T, T) if memory.bound == "sum" else (k[:, :, None] * k[:, None]).sum(-1).abs()
+    near = crowd.unflatten(0, (G, B, H)).transpose(2, 3)  # g b t h j
+    theta = 0.5 * weight / torch.einsum("gbthj,gbjhi->gbthi", near, weight).clamp_min(1)
     mean = [(said[..., i, :] * there).sum(2) / real.sum(-1).clamp_min(1)[..., None, None] for i in range(len(gate))]
     names, out = memory.names, []
     for row in range(len(k)):
@@ -185,7 +188,8 @@ def test_without_momentum_the_write_is_the_chunkwise_engine_with_the_segment_as_
     weights, state = shaken(memory.weights(G, 0.5)), shaken(memory.start(memory.init(G), B))
     done, real = Pass(*(torch.randn(G, B, T, D) for _ in range(3))), torch.ones(G, B, T, dtype=torch.bool)
     k, v = memory.associations(weights, done)
-    theta, rates = memory.rates(weights, done.seen, real)
+    weight, rates = memory.rates(weights, done.seen, real)
+    theta = memory.theta(weight, k)
     # A step forgets once, a token of the engine each time it passes: the first of the chunk does, and of no gradient.
     keeps = []
     for name in memory.names:
@@ -235,19 +239,34 @@ def test_padding_is_not_written(kind):
 
 @pytest.mark.parametrize("t", [1, 7, 200])
 @pytest.mark.parametrize("same", [True, False])
-def test_a_step_on_a_linear_memory_never_makes_its_error_larger(t, same):
-    memory = LayerNetwork(D, heads=1, conv=0, momentum=False, clip=None)
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_step_on_a_linear_memory_never_makes_its_error_larger(t, same, bound):
+    memory = LayerNetwork(D, heads=1, conv=0, momentum=False, clip=None, bound=bound)
     weights = memory.weights(1, 0.5)
     weights["memory_bias"] = torch.tensor([[9.0, -30.0]])  # the largest step, no forgetting
     seen = torch.randn(1, 1, 1 if same else t, D).expand(1, 1, t, D)  # one token again and again is the worst case
     done, real = Pass(seen, seen, seen), torch.ones(1, 1, t, dtype=torch.bool)
     k, v = memory.associations(weights, done)
+    theta = memory.theta(memory.rates(weights, seen, real)[0], k)
     state, errors = memory.start(memory.init(1), 1), []
     for _ in range(5):
-        errors.append(float((read({"w1": state["w1"].flatten(0, 2)}, k) - v).square().sum()))
+        errors.append(float((theta * (read({"w1": state["w1"].flatten(0, 2)}, k) - v).square()).sum()))
         state = memory.write(weights, state, done, real)
     assert all(after <= before + 1e-12 for before, after in zip(errors, errors[1:], strict=False)), errors
     assert errors[1] < errors[0] and (not same or errors[1] < 1e-6 * errors[0] + 1e-6)
+
+
+def test_the_overlap_bound_is_tight_and_writes_unlike_keys_at_full_strength():
+    memory = LayerNetwork(D, heads=1, bound="overlap")
+    for k in (F.normalize(torch.randn(3, 20, D), dim=-1), F.normalize(torch.rand(3, 20, D), dim=-1)):
+        for weight in (torch.ones(3, 20, 1), torch.rand(3, 20, 1)):
+            step = (k @ k.mT) * (2 * memory.theta(weight, k)).mT
+            size = torch.linalg.eigvals(step).abs().amax()
+            assert 0.5 < size <= 1 + 1e-12  # alike or not, and never more than the whole error
+    weight, unlike, same = torch.ones(1, 4, 1), torch.eye(D)[None, :4], torch.eye(D)[None, :1].expand(1, 4, D)
+    assert torch.equal(memory.theta(weight, unlike), weight / 2)
+    assert torch.equal(memory.theta(weight, same), weight / 8)
+    assert torch.equal(replace(memory, bound="sum").theta(weight, unlike), weight / 8)
 
 
 @pytest.mark.parametrize("memory", [MATRIX, *(NETWORKS[kind] for kind in ("default", "deep"))])

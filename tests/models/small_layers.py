@@ -10,6 +10,7 @@ KINDS = {
     "value": {},
     "hidden": {"target": "hidden", "steps": 1},
     "residual": {"target": "residual", "momentum": False},
+    "overlap": {"bound": "overlap"},
     "deep": {"memory_depth": 2, "conv": 0},
 }
 SIZE = 4

@@ -28,7 +28,7 @@ def test_a_model_whose_memory_crosses_layers_has_no_diagonal_schedule(memory):
 
 @pytest.mark.parametrize(
     "field, value",
-    [("layers", 0), ("schedule", "row"), ("target", "key"), ("dim", 12), ("key", 0)],
+    [("layers", 0), ("schedule", "row"), ("target", "key"), ("bound", "max"), ("dim", 12), ("key", 0)],
 )
 def test_a_bad_config_is_refused_by_the_name_of_its_field(field, value):
     with pytest.raises(ValueError, match=f"^{field} must be"):
@@ -49,6 +49,11 @@ def test_padding_and_separator_are_two_ids_below_vocab(changes, message):
     with pytest.raises(ValueError) as error:
         LayeredConfig(**changes)
     assert str(error.value) == message
+
+
+def test_the_overlap_of_keys_bounds_the_steps_of_a_linear_memory_alone():
+    with pytest.raises(ValueError, match="^bound must be sum where memory_depth is above 1, got overlap at 2$"):
+        LayeredConfig(bound="overlap", memory_depth=2)
 
 
 def test_a_segment_ends_by_separator_or_by_size_not_both():

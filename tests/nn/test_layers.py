@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ttmem.nn import CausalConv, RMSNorm, SwiGLU, rotary
+from ttmem.nn import RMSNorm, SwiGLU, rotary
 from ttmem.nn.layers import outputs
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -28,37 +28,6 @@ def test_swiglu_is_its_formula():
     gate, up = feed.up.weight[:6], feed.up.weight[6:]
     wanted = (F.silu(x @ gate.T) * (x @ up.T)) @ feed.down.weight.T
     torch.testing.assert_close(feed(x), wanted, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("kernel", [1, 2, 4])
-def test_the_convolution_is_its_sum_token_by_token(kernel):
-    conv, x = CausalConv(3, kernel), torch.randn(2, 6, 3)
-    out = conv(x)
-    for t in range(6):
-        taps = [x[:, t - j] * conv.weight[kernel - 1 - j] for j in range(kernel) if t >= j]
-        torch.testing.assert_close(out[:, t], x[:, t] + sum(taps), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("token", [0, 3, 5])
-def test_the_convolution_does_not_see_the_future(token):
-    conv, x = CausalConv(3, 4), torch.randn(2, 6, 3)
-    changed = x.clone()
-    changed[:, token] += 1
-    before, after = conv(x), conv(changed)
-    assert torch.equal(before[:, :token], after[:, :token]) and not torch.equal(before[:, token], after[:, token])
-
-
-@pytest.mark.parametrize("kernel", [1, 2, 4])
-@pytest.mark.parametrize("past", [0, 1, 3, 7])
-def test_the_convolution_of_a_sequence_in_two_pieces_is_the_convolution_of_the_whole(kernel, past):
-    conv, x = CausalConv(3, kernel), torch.randn(2, past + 5, 3)
-    torch.testing.assert_close(conv(x[:, past:], x[:, :past]), conv(x)[:, past:], rtol=1e-12, atol=1e-12)
-
-
-def test_the_convolution_can_be_differentiated_twice():
-    conv = CausalConv(2, 3)
-    x, past = torch.randn(1, 4, 2, requires_grad=True), torch.randn(1, 2, 2, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda x, p: conv(x, p).square(), (x, past))
 
 
 def test_rotary_is_a_rotation():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ttmem.nn import CausalConv, RMSNorm, SwiGLU, attend, rotary, visible
+from ttmem.nn import RMSNorm, SwiGLU, attend, rotary, visible
 from ttmem.nn import stacked as bricks
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -35,15 +35,6 @@ def test_a_linear_layer_is_its_product():
 def test_the_norm_is_the_norm():
     x, w = drawn(G, B, T, D), drawn(G, D)
     assert_layer_by_layer((bricks.rms_norm(x, w), (x, w)), lambda i: filled(RMSNorm(D), weight=w[i])(x[i]))
-
-
-@pytest.mark.parametrize("kernel", [1, 2, 4])
-@pytest.mark.parametrize("t", [1, 3, 6])
-def test_the_convolution_is_the_convolution(kernel, t):
-    x, w = drawn(G, B, t, D), drawn(G, kernel, D)
-    assert_layer_by_layer(
-        (bricks.causal_conv(x, w), (x, w)), lambda i: filled(CausalConv(D, kernel), weight=w[i])(x[i])
-    )
 
 
 def test_the_feed_forward_is_the_feed_forward():

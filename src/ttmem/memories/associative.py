@@ -21,10 +21,12 @@ from ..core.network import read, surprises
 from ..core.rates import Rates
 from ..core.rules import chain, forget, sgd, titans
 from ..core.state import State, Tree
-from ..nn.stacked import causal_conv, linear, rms_norm
+from ..nn.conv import causal_conv
+from ..nn.stacked import linear, rms_norm
 from .base import wide
 
 TARGETS = ("value", "hidden", "residual")
+BOUNDS = ("sum", "overlap")
 EPS = 1e-5
 
 
@@ -122,10 +124,16 @@ class LayerNetwork:
         grad = d/dM  sum_t theta_t ||M(k_t) - target_t||^2              all tokens of the segment at the same M
         S <- eta S - grad,    M <- (1 - alpha) M + S                    `steps` times
 
-    theta_t = w_t / max(1, sum w) / 2 with w_t in (0, 1) from the token: with |k| = 1 no choice of w makes a linear
-    memory overshoot, however long the segment. eta and alpha come from the mean over the segment. The gradient is the
-    chunk-wise engine's (`core.network.surprises`), the step one of `core.rules`; without momentum it is
-    `core.chunkwise` with the segment as its chunk (tests). Only sums over tokens are made, no (t, t) matrix.
+    theta_t = w_t / max(1, c_t) / 2 with w_t in (0, 1) from the token, and c_t what the segment writes at its key:
+
+        bound sum       c_t = sum_j w_j                 all tokens share one step; only sums over tokens are made
+        bound overlap   c_t = sum_j w_j |k_t . k_j|     tokens whose keys are unlike get a step each; makes (t, t)
+
+    With |k| = 1 neither lets a linear memory overshoot, whatever the w and however long the segment: its error, each
+    token's weighed by theta_t, falls (a Jacobi step: the rows of diag(1/c) |K K^T| diag(w) sum to 1 at most, so no
+    eigenvalue of K K^T diag(theta) is above 1/2). eta and alpha come from the mean over the segment. The gradient is
+    the chunk-wise engine's (`core.network.surprises`), the step one of `core.rules`; without momentum it is
+    `core.chunkwise` with the segment as its chunk (tests).
 
     Args:
         dim: width of the layer; heads: memories side by side.
@@ -135,6 +143,7 @@ class LayerNetwork:
         conv: kernel of the causal convolution over queries, keys and values; 0: none.
         momentum: whether past surprise carries on; clip: largest norm of one token's surprise in one matrix;
             None: any.
+        bound: sum or overlap, as above; overlap speaks of a linear memory.
     """
 
     dim: int
@@ -146,6 +155,7 @@ class LayerNetwork:
     conv: int = 4
     momentum: bool = True
     clip: float | None = 10.0
+    bound: str = "sum"
 
     @property
     def widths(self) -> list[int]:
@@ -201,10 +211,10 @@ class LayerNetwork:
         """The memory behind a segment, of which the tokens that are `real` count; a row without any keeps its own."""
         with torch.autocast(done.x.device.type, enabled=False):
             k, v = self.associations(weights, done)
-            theta, rates = self.rates(weights, done.seen, real)
+            weight, rates = self.rates(weights, done.seen, real)
             step = step_along(self.gradient, RULES[self.momentum], lambda step, data: rates)
             times = self.steps if steps is None else steps
-            written, _ = fold(step, self.rows(state), [(k, v, theta)] * times)
+            written, _ = fold(step, self.rows(state), [(k, v, self.theta(weight, k))] * times)
         past = {f"s{name[1:]}": s for name, s in written.velocity[0].items()} if self.momentum else {}
         leaves = written.fast | past
         active = rearrange(real.any(-1), "g b -> g b 1 1 1")
@@ -249,15 +259,18 @@ class LayerNetwork:
         return rearrange(wide(F.silu(x)), "g r t (n e) -> g r t n e", e=self.dim // self.heads)
 
     def rates(self, weights: Tree, seen: Float[Tensor, "g b t d"], real: Bool[Tensor, "g b t"]) -> tuple[Tensor, Rates]:
-        """theta of every token, row and matrix, and momentum and forgetting of the step."""
+        """w of every token, row and matrix, and momentum and forgetting of the step."""
         said = wide(linear(seen, weights["memory_rates"]) + weights["memory_bias"][:, None, None])
         here = repeat(real, "g b t -> (g b h) t 1", h=self.heads).to(said.dtype)
         said = rearrange(said, "g b t (h n) -> (g b h) t n", h=self.heads)
         weight, *means = said.split(self.depth, dim=-1)
-        weight = weight.sigmoid() * here
-        theta = weight / weight.sum(1, keepdim=True).clamp_min(1) / 2
         means = [(mean * here).sum(1, keepdim=True) / here.sum(1, keepdim=True).clamp_min(1) for mean in means]
-        return theta, Rates(1.0, self.by_name(means[0].sigmoid()), self.by_name(means[-1].sigmoid()))
+        return weight.sigmoid() * here, Rates(1.0, self.by_name(means[0].sigmoid()), self.by_name(means[-1].sigmoid()))
+
+    def theta(self, weight: Float[Tensor, "n t l"], k: Float[Tensor, "n t e"]) -> Float[Tensor, "n t l"]:
+        """The step of every token and matrix, of the weights w and the keys."""
+        crowd = weight.sum(1, keepdim=True) if self.bound == "sum" else (k @ k.mT).abs() @ weight
+        return weight / crowd.clamp_min(1) / 2
 
     def by_name(self, rates: Float[Tensor, "n 1 l"]) -> Tree:
         """The rate of each matrix."""

@@ -23,7 +23,8 @@ from ..checks import at_least, one_of, positive, whole
 from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
 from ..core.network import Norm, read
 from ..core.state import Tree
-from ..nn.layers import CausalConv, RMSNorm, outputs
+from ..nn.conv import CausalConv
+from ..nn.layers import RMSNorm, outputs
 from ..nn.ragged import alignment, check_mask, latest, pack, unpack
 from .base import wide
 from .handover import adopted, check_chunk, tell_chunk

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..core.state import Tree
-from ..nn.layers import CausalConv, RMSNorm
+from ..nn.conv import CausalConv
+from ..nn.layers import RMSNorm
 from .base import Memory, Source
 
 

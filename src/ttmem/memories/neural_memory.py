@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..core.state import Tree
 from ..nn.attention import attend
-from ..nn.layers import CausalConv, RMSNorm
+from ..nn.conv import CausalConv
+from ..nn.layers import RMSNorm
 from .base import Memory, Source
 
 

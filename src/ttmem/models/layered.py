@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ..core.schedule import FOLDS, Grid, Stack, fold_sequential
 from ..core.state import Log, State, Tree, map_state
 from ..memories.base import wide
+from ..nn.conv import causal_conv
 from ..nn.layers import RMSNorm
-from ..nn.stacked import attention, causal_conv, linear, rms_norm, swiglu
+from ..nn.stacked import attention, linear, rms_norm, swiglu
 from .base import Episode, Outcome, join, of_rows, score
 from .layered_config import LayeredConfig
 from .segments import cut

@@ -5,11 +5,11 @@ from math import ceil
 
 from ..checks import at_least, below, one_of
 from ..core.schedule import FOLDS
-from ..memories.associative import TARGETS, AssociativeMatrix, LayerNetwork
+from ..memories.associative import BOUNDS, TARGETS, AssociativeMatrix, LayerNetwork
 from .segments import check_cut
 
 LAYERED = ("armt", "prmt4")
-_CHOICES = {"architecture": LAYERED, "schedule": tuple(FOLDS), "target": TARGETS}
+_CHOICES = {"architecture": LAYERED, "schedule": tuple(FOLDS), "target": TARGETS, "bound": BOUNDS}
 _LEAST = {
     "vocab": 1,
     "dim": 1,
@@ -48,6 +48,8 @@ class LayeredConfig:
         target: prmt4: what a memory answers to a token's key: value (a projection of the layer's input), hidden (the
             layer's output), residual (output - input).
         momentum: prmt4: whether past surprise carries on.
+        bound: prmt4: what keeps a write from overshooting: sum (a segment's tokens share one step) or overlap (tokens
+            with unlike keys get a step each, for a matrix of tokens x tokens; for memories of depth 1).
         separator: the id that closes a segment and belongs to it (69: `|` of associative retrieval); None: none does,
             and segments have `segment_size` tokens.
         schedule: diagonal (cells of many layers in one call) or sequential: the same numbers.
@@ -75,6 +77,7 @@ class LayeredConfig:
     steps: int = 2
     target: str = "value"
     momentum: bool = True
+    bound: str = "sum"
     separator: int | None = 69
     segment_size: int | None = None
     schedule: str = "diagonal"
@@ -84,6 +87,8 @@ class LayeredConfig:
     def __post_init__(self):
         at_least(self, _LEAST)
         one_of(self, _CHOICES)
+        if self.bound == "overlap" and self.memory_depth > 1:
+            raise ValueError(f"bound must be sum where memory_depth is above 1, got overlap at {self.memory_depth}")
         if self.dim % (2 * self.heads):
             raise ValueError(f"dim must be a multiple of 2 heads = {2 * self.heads}, got {self.dim}")
         if self.dim % (self.memory_heads or 1):
@@ -115,5 +120,6 @@ class LayeredConfig:
             target=self.target,
             conv=self.conv,
             momentum=self.momentum,
+            bound=self.bound,
             clip=10.0 if self.memory_depth > 1 else None,  # a linear memory cannot overshoot
         )

@@ -19,8 +19,9 @@ from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
 from ..core.schedule import FOLDS, Grid, Stack
 from ..core.state import State, Tree
 from ..memories.long_term import LongTermState, form_of, opened, split
+from ..nn.conv import causal_conv
 from ..nn.ragged import latest
-from ..nn.stacked import causal_conv, linear, rms_norm, swiglu
+from ..nn.stacked import linear, rms_norm, swiglu
 from .lmm import LMM
 from .segments import cut
 from .titans import Titans
@@ -90,7 +91,7 @@ def convolved(
     tail = latest(past.flatten(0, 1), qkv.flatten(0, 1), lengths.flatten()).unflatten(0, lengths.shape)
     if kernel is None:
         return qkv, tail
-    return causal_conv(torch.cat([past, qkv], dim=2), kernel)[:, :, past.shape[2] :], tail
+    return causal_conv(qkv, kernel, past), tail
 
 
 def gates(own: Tree, seen: Float[Tensor, "g b t d"], options: Any, sizes: list[int]) -> tuple:

@@ -22,7 +22,8 @@ from ..core.rates import LearnedRates
 from ..core.rules import Rule, adam, chain, clip, momentum, sgd, titans
 from ..core.state import Log, State, detach
 from ..memories.base import Memory, Source
-from ..nn.layers import CausalConv, RMSNorm
+from ..nn.conv import CausalConv
+from ..nn.layers import RMSNorm
 from .base import Backbone, Episode, Outcome, answer_logits, join, of_rows, score, spread
 
 RULES = {"sgd": sgd, "momentum": momentum, "titans": titans, "adam": adam}

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..checks import at_least, one_of
 from ..nn.attention import attend, attend_near, visible
-from ..nn.layers import CausalConv, RMSNorm, SwiGLU, rotary
+from ..nn.conv import CausalConv
+from ..nn.layers import RMSNorm, SwiGLU, rotary
 from .base import spread
 
 SHORT = 4

@@ -1,7 +1,8 @@
 """Bricks that can be differentiated twice; windowed attention and what is named fused, once."""
 
 from .attention import attend, attend_fused, visible
-from .layers import CausalConv, RMSNorm, SwiGLU, rotary
+from .conv import CausalConv, causal_conv
+from .layers import RMSNorm, SwiGLU, rotary
 from .window import QKV, Window, empty_window, slide
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Window",
     "attend",
     "attend_fused",
+    "causal_conv",
     "empty_window",
     "rotary",
     "slide",

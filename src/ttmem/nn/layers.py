@@ -1,4 +1,4 @@
-"""Bricks of the decoders: normalisation, rotary positions, a short causal convolution, the gated feed-forward."""
+"""Bricks of the decoders: normalisation, rotary positions, the gated feed-forward."""
 
 import torch
 import torch.nn.functional as F
@@ -26,26 +26,6 @@ def outputs(linear: nn.Module, x: Float[Tensor, "*b d"], first: int, end: int) -
     if type(linear) is nn.Linear:
         return F.linear(x, linear.weight[first:end])
     return linear(x)[..., first:end]
-
-
-class CausalConv(nn.Module):
-    """Depthwise convolution over the `kernel` last tokens, added to its input; it starts near the identity.
-
-    It hands each token its neighbours, without which heads that match a key and read what followed it form late or not
-    at all. Written as shifted sums: cheap for a short kernel, and twice differentiable everywhere.
-    """
-
-    def __init__(self, dim: int, kernel: int = 4):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(kernel, dim) * 0.3 * kernel**-0.5)
-        self.kernel = kernel
-
-    def forward(self, x: Float[Tensor, "b t d"], past: Float[Tensor, "b p d"] | None = None) -> Float[Tensor, "b t d"]:
-        """`past` are the tokens before `x`; where there are fewer than kernel - 1 of them, zeros stand in."""
-        t, reach = x.shape[1], self.kernel - 1
-        seen = x if past is None else torch.cat([past[:, -reach:], x], dim=1)
-        seen = F.pad(seen, (0, 0, t + reach - seen.shape[1], 0))
-        return x + sum(seen[:, i : i + t] * self.weight[i] for i in range(self.kernel))
 
 
 class SwiGLU(nn.Module):

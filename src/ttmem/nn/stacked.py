@@ -32,16 +32,6 @@ def rms_norm(x: Float[Tensor, "g b t d"], weight: Float[Tensor, "g d"], eps: flo
     return F.rms_norm(x, x.shape[-1:], eps=eps) * weight[:, None, None].to(x.dtype)
 
 
-def causal_conv(x: Float[Tensor, "g b t d"], weight: Float[Tensor, "g k d"]) -> Float[Tensor, "g b t d"]:
-    """Depthwise convolution over the last k tokens, added to its input; zeros stand before the first token."""
-    t, kernel = x.shape[2], weight.shape[1]
-    seen = F.pad(x, (0, 0, kernel - 1, 0))
-    out = x
-    for i in range(kernel):
-        out = torch.addcmul(out, seen[:, :, i : i + t], weight[:, None, None, i])
-    return out
-
-
 def swiglu(x: Float[Tensor, "g b t d"], up: Float[Tensor, "g d u"], down: Float[Tensor, "g h d"]) -> Tensor:
     """`down(silu(gate(x)) * up(x))`; `up` holds both, the gate first."""
     gate, value = linear(x, up).chunk(2, dim=-1)
