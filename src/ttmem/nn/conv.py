@@ -36,7 +36,7 @@ class Taps(torch.autograd.Function):
     """`sum_i seen[i : i + t] * taps[i]` for taps `(k, *g, 1, 1, d)`; t is what k taps leave of the tokens."""
 
     @staticmethod
-    def forward(seen: Tensor, taps: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(seen: Tensor, taps: Tensor) -> Tensor:
         """One pass over the tokens for each tap."""
         t = seen.shape[-2] - len(taps) + 1
         out = seen[..., :t, :] * taps[0]
@@ -45,12 +45,12 @@ class Taps(torch.autograd.Function):
         return out
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # type: ignore[override]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         """Apart from `forward`, as torch.func needs it."""
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The same sum with the taps in reverse, and what each tap met; both in terms that have gradients."""
         (seen, taps), t = ctx.saved_tensors, outer.shape[-2]
         of_seen = of_taps = None
