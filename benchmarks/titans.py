@@ -123,7 +123,7 @@ def goals(results: list[dict]) -> list[str]:
             if kind in beside:
                 times = ours["rate"] / beside[kind]
                 said.append(f"{times:.1f} x {kind} ({verdict(times, least)} {least})")
-        if ours["width"] >= 128 and ours["chunk"] == 64:
+        if ours["width"] >= 128 and ours["chunk"] == 64 and ours["of_products"] is not None:  # compiled: not counted
             said.append(f"{ours['of_products']:.0%} products ({verdict(ours['of_products'], 0.5)} 50%)")
         lines += [f"  {ours['cell']}, {ours['kind']}: {', '.join(said)}"] if said else []
     return lines

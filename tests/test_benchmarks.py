@@ -196,8 +196,9 @@ def test_every_titans_row_computes_the_recurrence(titans, row, kind):
     assert all(grad.isfinite().all() for grad in row.step_of(subject.forward, subject.leaves)()[1])
 
 
-def test_the_compiled_titans_row_keeps_its_laws(titans):
-    found = titans.measured("chunks, compiled", replace(titans.TINY, depth=1), titans.QUICK)
+@pytest.mark.parametrize("kind", ["chunks, compiled", "layer, compiled"])
+def test_the_compiled_titans_rows_keep_their_laws(titans, kind):
+    found = titans.measured(kind, replace(titans.TINY, depth=1), titans.QUICK)
     assert found["error"] < 1e-5 and found["of_products"] is None
 
 
@@ -247,6 +248,8 @@ def test_goals_are_told_as_met_or_missed(titans):
     (said,) = titans.goals(rows)
     assert "60.0 x peer, same function (met: >= 50)" in said and "1.5 x peer, coarse (missed: >= 2)" in said
     assert "55% products (met: >= 50%)" in said
+    (said,) = titans.goals([*rows[:2], cell | {"kind": "layer, compiled", "rate": 900.0, "of_products": None}])
+    assert "90.0 x peer, same function (met: >= 50)" in said and "products" not in said
 
 
 def test_the_peer_at_the_same_function_is_the_recurrence(titans, one, monkeypatch):
