@@ -1,4 +1,4 @@
-"""The benchmarks of Titans measure what they say, of a memory and of whole models, and tell no speed where a law breaks."""
+"""The benchmarks of Titans, a memory or whole models, measure what they say, and no law is broken for a speed."""
 
 import importlib
 import json
