@@ -43,14 +43,14 @@ for name in ("mac", "lmm"):
         name, vocab=VOCAB, dim=64, layers=3, heads=2, memory_depth=1, segment_size=SEGMENT, recompute=False, pad=PAD
     )
 TRAIN = TrainConfig(
-    steps=3000, batch=16, muon_lr=0.02, warmup=100, decay=0.3, floor=0.01, eval_every=250, eval_samples=100
+    steps=2200, batch=16, queries=4, muon_lr=0.02, warmup=100, decay=0.3, floor=0.01, eval_every=250, eval_samples=100
 )
 
 
 def stages(kind: str) -> tuple[Stage, ...]:
-    """Facts alone until they are known, however long that plateau is (about 1,100 steps), then ever more of the books
-    around them; the last length stays until the steps are used up."""
-    before = [Stage(f"babilong:{kind}:0k", threshold=0.9, max_steps=1800)]
+    """Facts alone until they are known, then ever more of the books around them; the last length stays until the steps
+    are used up."""
+    before = [Stage(f"babilong:{kind}:0k", threshold=0.9, max_steps=1000)]
     before += [Stage(f"babilong:{kind}:{length}", threshold=0.9, max_steps=300) for length in ("128", "256")]
     return (*before, Stage(f"babilong:{kind}:{TRAINED}", rehearsal=0.2))
 

@@ -1,6 +1,5 @@
 """Laws of BABILong: all facts are there, in order, at uniform places of a book, and the answer follows from them."""
 
-import random
 import re
 import time
 
@@ -8,82 +7,15 @@ import pytest
 import torch
 
 from tasks.reading import assert_uniform, equal
+from tasks.stories import FACT, PEOPLE, WORDS, babi_text, book_text, data_folder, facts_of, made, rows, solve, told
 from ttmem.tasks import SPLITS, BabiLong, Task, babi, babilong
 from ttmem.tasks.babi import END, FIRST_BUCKET, PAD, SEPARATOR, VOCAB
 from ttmem.tasks.babilong import separated
 
-PEOPLE, PLACES = ("Mary", "John", "Daniel", "Sandra"), ("garden", "office", "kitchen", "hallway", "bedroom", "bathroom")
-FACT = re.compile(r"(mary|john|daniel|sandra) (?:moved|went|journeyed|travelled)(?: back)? to the ([a-z]+)\.")
-WORDS = {"train": "abcdef", "validation": "ghijkl", "test": "mnopqr"}  # what the three books are written in
-
-
-def babi_text(stories: int, seed: int) -> str:
-    """Stories as in qa1, each fact of six or seven tokens; whoever moves may be asked after every second fact."""
-    draw, lines = random.Random(seed), []
-    for _ in range(stories):
-        where, number = {}, 0
-        for _ in range(5):
-            for _ in range(2):
-                number, who, place = number + 1, draw.choice(PEOPLE), draw.choice(PLACES)
-                where[who] = place, number
-                lines.append(f"{number} {who} {draw.choice(['moved', 'went', 'went back'])} to the {place}.")
-            number, who = number + 1, draw.choice(sorted(where))
-            lines.append(f"{number} Where is {who}? \t{where[who][0]}\t{where[who][1]}")
-    return "\n".join(lines) + "\n"
-
-
-def book_text(letters: str) -> str:
-    """Forty sentences of ten tokens, each with a word of its own, and some that are too short to be used."""
-    said = (f"{letters[0]}{i}x " + " ".join(letter * (i % 5 + 2) for letter in letters) for i in range(40))
-    return "\n\n".join(f"Chapter {each[:4]}\n\n“{each}!” Yes. Indeed so." for each in said) + "\n"
-
 
 @pytest.fixture
 def folder(tmp_path):
-    """A data folder with a made-up qa1 and three books."""
-    room = tmp_path / "babi/tasks_1-20_v1-2/en-10k"
-    room.mkdir(parents=True)
-    (tmp_path / "gutenberg").mkdir()
-    (room / "qa1_made-up_train.txt").write_text(babi_text(60, seed=1))
-    (room / "qa1_made-up_test.txt").write_text(babi_text(30, seed=2))
-    for number, split in enumerate(SPLITS):
-        (tmp_path / f"gutenberg/{number}.txt").write_text(book_text(WORDS[split]), encoding="utf-8")
-    return tmp_path
-
-
-def made(folder, length: int, segment: int | None = None) -> BabiLong:
-    return BabiLong("qa1", length, segment, folder)
-
-
-def told(text: str) -> set[tuple[tuple[str, ...], str, str]]:
-    """A second reading of a bAbI file: facts, question, answer."""
-    found, facts = set(), []
-    for line in text.lower().splitlines():
-        number, said = line.split(" ", 1)
-        facts = [] if number == "1" else facts
-        if "\t" in said:
-            question, answer, _ = said.split("\t")
-            found.add((tuple(facts), question.strip(), answer))
-        else:
-            facts.append(said)
-    return found
-
-
-def rows(task: BabiLong, split: str, batch: int = 64, index: int = 0) -> list[tuple[str, str, str]]:
-    """Context, question and answer of each row, as text."""
-    episode = task.sample(batch, split, index=index)
-    texts = zip(episode.context, episode.query[:, 0], episode.target[:, 0], strict=True)
-    return [(task.decode(a), task.decode(b), task.decode(c).removesuffix(" <end>")) for a, b, c in texts]
-
-
-def facts_of(context: str) -> tuple[str, ...]:
-    return tuple(found[0] for found in FACT.finditer(context))
-
-
-def solve(context: str, question: str) -> str:
-    """The answer of a qa1, by reading."""
-    where = {found[1]: found[2] for found in FACT.finditer(context)}
-    return where[re.fullmatch(r"where is (\w+)\?", question)[1]]
+    return data_folder(tmp_path)
 
 
 # The facts
@@ -103,6 +35,29 @@ def test_the_answer_follows_from_the_facts_and_the_mask_counts_it_alone(folder, 
     assert all(solve(context, question) == answer for context, question, answer in rows(task, "test", 200))
     episode = task.sample(20)
     assert (episode.target[..., -1] == END).all() and torch.equal(episode.answer, episode.target != END)
+
+
+@pytest.mark.parametrize("length", [0, 60, 128])
+def test_more_questions_are_the_same_kind_and_follow_from_the_same_facts(folder, length):
+    task = made(folder, length)
+    first, more = (task.sample(64, queries=queries) for queries in (None, 4))
+    assert torch.equal(first.context, more.context) and torch.equal(first.query, more.query[:, :1])
+    assert torch.equal(first.target, more.target[:, :1]) and torch.equal(
+        first.slices["fact"], more.slices["fact"][:, :1]
+    )
+    persons = set()
+    for context, queries, answers, tenths in zip(
+        more.context, more.query, more.target, more.slices["fact"], strict=True
+    ):
+        said, size = task.decode(context), int((context != PAD).sum())
+        for query, answer, tenth in zip(queries, answers, tenths, strict=True):
+            question = task.decode(query)
+            assert solve(said, question) + " <end>" == task.decode(answer)
+            last = [found for found in FACT.finditer(said) if found[1] == question.split()[2][:-1]][-1]
+            assert length or tenth == len(task.encode(said[: last.start()])) * 10 // size  # buckets do not read back
+            persons.add(last[1])
+    assert persons == {name.lower() for name in PEOPLE}
+    assert (more.query[:, 1:] != first.query).any(-1).float().mean() > 0.3  # others than bAbI's own
 
 
 def test_a_context_has_exactly_the_length_asked_for(folder):
@@ -252,7 +207,9 @@ def test_books_that_are_missing_or_too_short_are_named(folder):
         (lambda: BabiLong("qa1", -1), "length must be >= 0, got -1"),
         (lambda: BabiLong.from_name("babilong:qa1:1k:s0"), "segment must be >= 1, got 0"),
         (lambda: BabiLong("qa1", 0).sample(1, "user"), "split must be one of .*, got 'user'"),
-        (lambda: BabiLong("qa1", 0).sample(1, queries=2), "queries must be 1, .*, got 2"),
+        (lambda: BabiLong("qa1", 0).sample(1, queries=5), "queries must be between 1 and the 4 of qa1, got 5"),
+        (lambda: BabiLong("qa1", 0).sample(1, queries=0), "queries must be between 1 and the 4 of qa1, got 0"),
+        (lambda: BabiLong("qa2", 0).sample(1, queries=2), "queries must be between 1 and the 1 of qa2, got 2"),
         (lambda: BabiLong("qa1", 0).sample(-1), "batch must be >= 0, got -1"),
         (lambda: BabiLong("qa1", 0).decode([3, VOCAB]), "id must be between 0 and 1057, got 1058"),
     ],
@@ -276,6 +233,11 @@ def test_real_books_hide_real_stories(data, kind):
             assert (question, answer) in asked
             places = [f for f, q, a in known if (q, a) == (question, answer) and in_order(f, context)]
             assert places and (kind != "qa1" or solve(context, question) == answer)
+        if kind == "qa1":
+            more = task.sample(200, split, queries=4)
+            for context, queries, answers in zip(more.context, more.query, more.target, strict=True):
+                said = [solve(task.decode(context), task.decode(query)) for query in queries]
+                assert [f"{place} <end>" for place in said] == [task.decode(answer) for answer in answers]
 
 
 def in_order(facts: tuple[str, ...], context: str) -> bool:

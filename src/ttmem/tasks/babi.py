@@ -15,7 +15,7 @@ from zlib import crc32
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .base import SPLITS
@@ -168,6 +168,32 @@ def fitting(questions: list[Question], length: int, where: str) -> Stories:
         rows([(*each.answer, END) for each in kept]),
         torch.tensor([each.support for each in kept]),
     )
+
+
+def asked(
+    stories: Stories, count: int, stream: Generator
+) -> tuple[Int[Tensor, "b {count} s"], Int[Tensor, "b {count} y"], Int[Tensor, "b {count}"]]:
+    """`count` questions of each story, its own first, with answers and the facts that these rest on.
+
+    The others say `where is PERSON?` of persons in qa1's facts, `PERSON went to the PLACE.` (or moved, travelled, ..).
+    """
+    own = stories.question[:, None], stories.answer[:, None], stories.support[:, None]
+    if count == 1:
+        return own
+    ends = torch.cat([stories.begin[:, 1:], stories.size[:, None]], dim=1)
+    words, fact = stories.tokens.long(), torch.arange(ends.shape[1])
+    person = words.gather(1, stories.begin.clamp(max=words.shape[1] - 1))
+    drawn = (torch.rand(len(person), count - 1, generator=stream) * stories.facts[:, None]).long()
+    wanted = person.gather(1, drawn)
+    same = (person[:, None] == wanted[..., None]) & (fact < stories.facts[:, None, None])
+    last = (same * (fact + 1)).argmax(-1)
+    question = own[0].repeat(1, count - 1, 1)
+    question[:, :, 2] = wanted
+    place = words.gather(1, ends.gather(1, last) - 2)
+    answer = torch.stack([place, torch.full_like(place, END)], dim=-1)
+    more = question, answer, last
+    question, answer, support = (torch.cat(both, dim=1) for both in zip(own, more, strict=True))
+    return question, answer, support
 
 
 def begins(sizes: list[list[int]]) -> Int[Tensor, "n f"]:

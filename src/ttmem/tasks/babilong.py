@@ -22,6 +22,7 @@ from .babi import (
     VOCAB,
     Question,
     Stories,
+    asked,
     decode,
     encode,
     find,
@@ -100,7 +101,7 @@ class BabiLong:
     vocab: ClassVar[int] = VOCAB
     pad: ClassVar[int] = PAD
     separator: ClassVar[int] = SEPARATOR
-    pairs: ClassVar[int] = 1  # questions that a context has
+    persons: ClassVar[int] = 4  # of qa1
 
     def __post_init__(self):
         one_of(self, {"kind": tuple(KINDS)})
@@ -120,6 +121,11 @@ class BabiLong:
         return cls(kind, int(length) * (1024 if thousands else 1), int(segment) if segment else None, data)
 
     @property
+    def pairs(self) -> int:
+        """Questions that can be asked of a context: bAbI's own, and in qa1 for as many persons as there are."""
+        return self.persons if self.kind == "qa1" else 1
+
+    @property
     def name(self) -> str:
         """The task's name, which `from_name` reads back (`data` is no part of it)."""
         length = str(self.length) if self.length % 1024 else f"{self.length // 1024}k"
@@ -130,10 +136,17 @@ class BabiLong:
     ) -> Episode:
         """Batch number `index` of a split: the same (split, seed, index) gives the same batch everywhere.
 
+        The first question is bAbI's own. Of a story of qa1 `queries` may be up to `pairs`: the others ask for the place
+        of persons that the facts name, drawn by their facts, the same one perhaps twice. Several reads of each write
+        are what takes training off its plateau.
+
         Slices: `fact`, the tenth of the context (0 to 9) in which the last supporting fact begins; `facts`, their
-        number. Raises ValueError for an unknown split, one without data, and for more than the one question there is.
+        number. Raises ValueError for an unknown split, one without data, and for more questions than there are.
         """
-        check(split, queries)
+        check(split)
+        count = 1 if queries is None else queries
+        if not 1 <= count <= self.pairs:
+            raise ValueError(f"queries must be between 1 and the {self.pairs} of {self.kind}, got {queries}")
         not_negative(batch=batch)
         stream = random_stream(split, seed, index)
         stories = self._stories(split)
@@ -144,9 +157,10 @@ class BabiLong:
         else:
             context, before, size = bare(stories), torch.zeros_like(stories.begin), stories.size
         context = separated(context, self.segment) if self.segment else context
-        start = (before + stories.begin).gather(1, stories.support[:, None])
-        slices = {"fact": start * 10 // size[:, None], "facts": stories.facts[:, None]}
-        return episode(context, stories.question, stories.answer, slices)
+        question, answer, support = asked(stories, count, stream)
+        start = (before + stories.begin).gather(1, support)
+        slices = {"fact": start * 10 // size[:, None], "facts": stories.facts[:, None].expand(-1, count)}
+        return episode(context, question, answer, slices)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, one for each word and sign."""
@@ -246,11 +260,10 @@ def separated(context: Int[Tensor, "b t"], every: int) -> Int[Tensor, "b _"]:
 
 
 def episode(
-    context: Int[Tensor, "b t"], question: Int[Tensor, "b s"], answer: Int[Tensor, "b y"], slices: dict[str, Tensor]
+    context: Int[Tensor, "b t"], question: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"], slices: dict[str, Tensor]
 ) -> Episode:
-    """One question for each context; of an answer all counts but what ends it."""
-    target = answer[:, None]
-    return Episode(context, question[:, None], target, (target != PAD) & (target != END), slices, PAD)
+    """Questions for each context; of an answer all counts but what ends it."""
+    return Episode(context, question, target, (target != PAD) & (target != END), slices, PAD)
 
 
 def read_babilong(path: str | Path, segment: int | None = None) -> Iterator[Episode]:
@@ -263,4 +276,4 @@ def read_babilong(path: str | Path, segment: int | None = None) -> Iterator[Epis
     for where, row in objects(Path(path)):
         context, question, target = (ids_of(row, field, where) for field in FIELDS)
         context = separated(context, segment) if segment else context
-        yield episode(context, question, F.pad(target, (0, 1), value=END), {})
+        yield episode(context, question[:, None], F.pad(target, (0, 1), value=END)[:, None], {})
