@@ -113,12 +113,26 @@ def capacity_image(path: str | Path, points: Sequence[Point], task: str) -> Path
         panel.set(xlabel=label, ylabel="exact match, test", ylim=(-0.03, 1.03), title=task)
     kept, steps = sorted({p.memory_bytes for p in points}), sorted({p.steps or 1 for p in points})
     axes[0].set(xscale="log" if kept[0] else "symlog", xlim=(kept[0] / 2, kept[-1] * 2 or 1))  # none keeps no bytes
-    axes[0].set_xticks(kept, [f"{number:,}" for number in kept], rotation=30)
+    told = _apart(kept)
+    axes[0].set_xticks(told, [f"{number:,}" for number in told], rotation=30)
     axes[0].minorticks_off()
     axes[1].set_xticks(steps)
     axes[2].set_xlim(left=0)
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     return save(figure, path)
+
+
+def _apart(numbers: Sequence[int]) -> list[int]:
+    """Of ascending numbers those that a logarithmic axis has room to name.
+
+    >>> _apart([0, 2_048, 58_368, 65_536, 99_840])
+    [0, 2048, 58368, 99840]
+    """
+    told: list[int] = []
+    for number in numbers:
+        if not told or number >= 1.6 * told[-1]:
+            told.append(number)
+    return told
 
 
 def _share_axis(axes: Any, bottom: float) -> None:
