@@ -42,6 +42,16 @@ def float64() -> Iterator[torch.dtype]:
     torch.set_default_dtype(before)
 
 
+@pytest.fixture(scope="module")
+def benchmarks() -> Iterator[Path]:
+    """The folder of the benchmarks, whose modules can be imported; processes that a test starts find the package."""
+    root = Path(__file__).resolve().parents[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(root / "benchmarks"))
+        patch.setenv("PYTHONPATH", str(root / "src"))
+        yield root / "benchmarks"
+
+
 @pytest.fixture
 def data() -> Path:
     """The folder in TTMEM_DATA, or a skip that says how to have one."""

@@ -5,26 +5,17 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def source(monkeypatch):
-    """Processes that a test starts find the package, installed or not."""
-    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent / "src"))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 @pytest.fixture(scope="module")
-def bench():
+def bench(benchmarks):
     """The benchmark's modules."""
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("train_step")
-    sys.path.remove(str(FOLDER))
+    return importlib.import_module("train_step")
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +28,9 @@ def steps_of(one, row, setting):
     return model, one.training_step(model, one.loss_of(row, model, episode, setting))
 
 
-def test_the_quick_run_prints_and_writes_the_rows_asked_for(tmp_path):
+def test_the_quick_run_prints_and_writes_the_rows_asked_for(benchmarks, tmp_path):
     out = tmp_path / "out.json"
-    command = [sys.executable, str(FOLDER / "train_step.py"), "--quick", "--no-compiled", "--json", str(out)]
+    command = [sys.executable, str(benchmarks / "train_step.py"), "--quick", "--no-compiled", "--json", str(out)]
     done = subprocess.run([*command, "--only", "K=2, one pair, no"], capture_output=True, text=True, check=True)
     rows = json.loads(out.read_text())["rows"]
     assert [r["label"] for r in rows] == ["second, K=2, one pair, no write loss"]
@@ -48,8 +39,8 @@ def test_the_quick_run_prints_and_writes_the_rows_asked_for(tmp_path):
         assert 0 < row["seconds"]["wall_min"] <= row["seconds"]["wall_median"]
 
 
-def test_a_label_that_no_row_has_is_an_error():
-    done = subprocess.run([sys.executable, str(FOLDER / "train_step.py"), "--only", "third"], capture_output=True)
+def test_a_label_that_no_row_has_is_an_error(benchmarks):
+    done = subprocess.run([sys.executable, str(benchmarks / "train_step.py"), "--only", "third"], capture_output=True)
     assert done.returncode and b"no row's label holds 'third'" in done.stderr
 
 

@@ -4,25 +4,21 @@ import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
-
-def test_a_quick_run_leaves_numbers_and_a_picture(tmp_path):
+def test_a_quick_run_leaves_numbers_and_a_picture(benchmarks, tmp_path):
     pytest.importorskip("matplotlib")
-    command = [sys.executable, str(FOLDER / "diagonal.py"), "--quick", "--kinds", "prmt4", "--out", str(tmp_path)]
+    command = [sys.executable, str(benchmarks / "diagonal.py"), "--quick", "--kinds", "prmt4", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads((tmp_path / "diagonal.json").read_text())
     assert "prmt4" in done.stdout and {row["kind"] for row in found["rows"]} == {"prmt4"}
     assert (tmp_path / "diagonal.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_walks_that_differ_are_not_timed(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location("diagonal", FOLDER / "diagonal.py")
+def test_walks_that_differ_are_not_timed(benchmarks, monkeypatch):
+    spec = importlib.util.spec_from_file_location("diagonal", benchmarks / "diagonal.py")
     assert spec is not None and spec.loader is not None
     made = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "diagonal", made)

@@ -5,26 +5,17 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def source(monkeypatch):
-    """Processes that a test starts find the package, installed or not."""
-    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent / "src"))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 @pytest.fixture(scope="module")
-def titans():
+def titans(benchmarks):
     """The table of the Titans memory and its peer."""
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("titans")
-    sys.path.remove(str(FOLDER))
+    return importlib.import_module("titans")
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +31,17 @@ def row(titans):
 EAGER = ("token loop", "chunks", "chunks, stored", "layer", "layer, stored")
 
 
-def test_the_quick_titans_run_prints_and_writes_the_rows_asked_for(tmp_path):
+def test_the_quick_titans_run_prints_and_writes_the_rows_asked_for(benchmarks, tmp_path):
     out = tmp_path / "out.json"
-    command = [sys.executable, str(FOLDER / "titans.py"), "--quick", "--only", "layer, stored", "--json", str(out)]
+    command = [sys.executable, str(benchmarks / "titans.py"), "--quick", "--only", "layer, stored", "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (found,) = json.loads(out.read_text())["rows"]
     assert "layer, stored" in done.stdout and "depth 2, chunk 8, 1 x 16" in done.stdout
     assert found["error"] < 1e-5 and 0 < found["of_products"] < 1 and 0 < found["rate"] < found["forward_rate"]
 
 
-def test_a_kind_of_row_that_is_not_there_is_an_error():
-    done = subprocess.run([sys.executable, str(FOLDER / "titans.py"), "--only", "mac"], capture_output=True)
+def test_a_kind_of_row_that_is_not_there_is_an_error(benchmarks):
+    done = subprocess.run([sys.executable, str(benchmarks / "titans.py"), "--only", "mac"], capture_output=True)
     assert done.returncode and b"no kind of row holds 'mac'" in done.stderr
 
 
@@ -143,11 +134,11 @@ def whole(titans):
     return importlib.import_module("titans_model_row")
 
 
-def test_the_quick_run_of_whole_models_shows_a_state_that_stays_and_a_cache_that_grows(tmp_path):
+def test_the_quick_run_of_whole_models_shows_a_state_that_stays_and_a_cache_that_grows(benchmarks, tmp_path):
     pytest.importorskip("transformers")
     out = tmp_path / "out.json"
     asked = ["--quick", "--architectures", "lmm", "--contexts", "16", "32", "--json", str(out)]
-    subprocess.run([sys.executable, str(FOLDER / "titans_model.py"), *asked], capture_output=True, check=True)
+    subprocess.run([sys.executable, str(benchmarks / "titans_model.py"), *asked], capture_output=True, check=True)
     rows = json.loads(out.read_text())["rows"]
     assert [each["name"] for each in rows] == ["lmm", "llama", "lmm", "lmm", "llama", "llama"]
     assert all(each["rate"] > 0 for each in rows) and all(each["error"] < 1e-4 for each in rows[2:])
