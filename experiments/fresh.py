@@ -4,8 +4,8 @@
     python experiments/fresh.py --names tokens-n1 tokens-n2
 
 5,000 contexts of the test split, drawn with a seed that is raised whenever a recipe changes after its draws were seen
-(the cells' own are seed 1; seed 2 had been seen before the last recipes of N2, seed 3 before those of RMT4). A row says
-its seed, and stays as long as its checkpoint does. fresh.json.
+(the cells' own are seed 1; seed 2 had been seen before the last recipes of N2, seed 3 before those of RMT4, seed 4
+before those of PRMT4). A row says its seed, and stays as long as its checkpoint does. fresh.json.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import torch
 from ttmem.evals import evaluate
 from ttmem.zoo import NAMES, load
 
-SAMPLES, SEED = 5000, 4
+SAMPLES, SEED = 5000, 5
 PATH = Path(__file__).parent / "fresh.json"
 
 
