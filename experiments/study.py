@@ -74,7 +74,10 @@ class Study:
 
 def trained(experiment: Experiment, out: Path) -> Result:
     """Train to the end; a run that was stopped leaves with one line and goes on the next time."""
-    result = train(experiment, out)
+    try:
+        result = train(experiment, out)
+    except ValueError as error:  # the folder holds a run of another recipe
+        raise SystemExit(str(error)) from None
     if result.stopped == "interrupted":
         raise SystemExit(f"{out} was interrupted at step {result.steps}; the same command goes on there")
     return result
