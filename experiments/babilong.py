@@ -120,7 +120,7 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-OWN = {"rmt4": {"muon_lr": 0.005}}  # at .02 its chained writes diverge
+OWN = {"rmt4": {"muon_lr": 0.005}}  # its chained writes diverge at .01 (LOG.md: four segments, capacity)
 STUDIES = {
     kind: study.Study(
         f"babilong_{kind}", f"babilong:{kind}:{TRAINED}", VARIANTS, TRAIN, measure(kind), draw, stages(kind), OWN

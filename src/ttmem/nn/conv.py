@@ -35,7 +35,6 @@ class CausalConv(nn.Module):
     def __init__(self, dim: int, kernel: int = 4):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(kernel, dim) * 0.3 * kernel**-0.5)
-        self.kernel = kernel
 
     def forward(self, x: Float[Tensor, "b t d"], past: Float[Tensor, "b p d"] | None = None) -> Float[Tensor, "b t d"]:
         """See `causal_conv`."""

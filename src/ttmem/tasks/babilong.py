@@ -137,8 +137,7 @@ class BabiLong:
         """Batch number `index` of a split: the same (split, seed, index) gives the same batch everywhere.
 
         The first question is bAbI's own. Of a story of qa1 `queries` may be up to `pairs`: the others ask for the place
-        of persons that the facts name, drawn by their facts, the same one perhaps twice. Several reads of each write
-        are what takes training off its plateau.
+        of persons that the facts name, drawn by their facts, the same one perhaps twice.
 
         Slices: `fact`, the tenth of the context (0 to 9) in which the last supporting fact begins; `facts`, their
         number. Raises ValueError for an unknown split, one without data, and for more questions than there are.
