@@ -2,14 +2,18 @@
 
     python experiments/cells.py --cells rmt4-n4 prmt4-n4 armt-n4 rmt-n4 --seeds 0   # the models, where there are none
     python experiments/longer.py
+    python experiments/longer.py --long 0 1 2        # also train the two that have been shown up to 32 segments
     python experiments/longer.py --table                                            # the picture of what is there
 
 Four pairs of 2 + 2 characters in 4, 8, .. 128 segments of 16-32 characters, `N4-K2V2-S128_16-32`: the question
-is what the filler leaves of them. Exact match on 500 contexts of the test split; longer.json, longer.png.
+is what the filler leaves of them. rmt4-long and prmt4-long go on from the shipped models on up to 32 segments, with the
+outer gradient through the last four (`truncate`). Exact match on 500 contexts of the test split; longer.json, longer.png.
 """
 
 import argparse
 import json
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import study
@@ -21,8 +25,9 @@ from ttmem.evals.plots import pyplot
 from ttmem.tasks import make_task
 from ttmem.zoo import load
 
-HERE, SAMPLES, TRAINED = Path(__file__).parent, 500, 4
-CELLS = ("prmt4-n4", "rmt4-n4", "armt-n4", "rmt-n4")
+HERE, SAMPLES, TRAINED, LONGEST = Path(__file__).parent, 500, 4, 32
+LONG = ("prmt4-long", "rmt4-long")
+CELLS = (*LONG, "prmt4-n4", "rmt4-n4", "armt-n4", "rmt-n4")
 SEGMENTS = (4, 8, 16, 32, 64, 128)
 
 
@@ -46,8 +51,14 @@ def draw(rows: list[dict], path: Path) -> None:
     """Exact match against segments, one line a memory."""
     figure, axes = pyplot().subplots(figsize=(7, 4), layout="constrained")
     study.accuracy_lines(axes, SEGMENTS, rows, counts)
-    axes.axvline(TRAINED, color="0.6", linewidth=0.8, linestyle="--")
-    axes.set(xscale="log", xlabel="segments (trained on 4)", ylabel="exact match, test", ylim=(-0.03, 1.03))
+    for shown in (TRAINED, LONGEST):
+        axes.axvline(shown, color="0.6", linewidth=0.8, linestyle="--")
+    axes.set(
+        xscale="log",
+        xlabel=f"segments (trained on {TRAINED}, or long: {LONGEST})",
+        ylabel="exact match, test",
+        ylim=(-0.03, 1.03),
+    )
     axes.set_xticks(SEGMENTS, [str(count) for count in SEGMENTS])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
@@ -55,20 +66,35 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def there(cell: str, seed: int, asked: argparse.Namespace) -> Path | None:
+    """The trained model of a cell, where there is one."""
+    out = asked.runs / f"{cell}-{seed}"
+    if cell in LONG:
+        if seed not in asked.long:
+            return None
+        experiment = experiment_of(cell)
+        study.trained(replace(experiment, train=replace(experiment.train, seed=seed)), out)
+        return out / "model.safetensors"
+    return out / "model.safetensors" if (out / "report.json").is_file() else None
+
+
 def main() -> None:
     """Measure each model that is there and has not been, draw all."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--long", nargs="*", type=int, default=[], help="seeds of prmt4-long and rmt4-long to train")
+    parser.add_argument("--only", choices=CELLS, help="of these cells one")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     asked, path = parser.parse_args(), HERE / "longer.json"
     torch.set_num_threads(1)
     rows = json.loads(path.read_text()) if path.is_file() else []
     rows = [row for row in rows if row["recipe"] == study.recipe(experiment_of(row["variant"]))]
-    for cell, seed in [] if asked.table else [(cell, seed) for cell in CELLS for seed in range(3)]:
-        trained = asked.runs / f"{cell}-{seed}"
+    cells = [] if asked.table else [asked.only] if asked.only else CELLS
+    for cell, seed in product(cells, range(3)):
         known = any((row["variant"], row["seed"]) == (cell, seed) for row in rows)
-        if (trained / "report.json").is_file() and not known:
-            rows.append(measured(cell, seed, trained / "model.safetensors"))
+        model = None if known else there(cell, seed, asked)
+        if model is not None:
+            rows.append(measured(cell, seed, model))
             path.write_text(json.dumps(rows, indent=1) + "\n")
     rows.sort(key=lambda row: (CELLS.index(row["variant"]), row["seed"]))
     path.write_text(json.dumps(rows, indent=1) + "\n")

@@ -82,7 +82,7 @@ def forward(config: ModelConfig) -> nn.Module:
 
 def rmt(config: ModelConfig) -> nn.Module:
     """Memory tokens written by a forward pass a segment."""
-    return RMT(Transformer(config), config.slots, config.separator, config.segment_size)
+    return RMT(Transformer(config), config.slots, config)
 
 
 def full(config: ModelConfig) -> nn.Module:

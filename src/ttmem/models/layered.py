@@ -22,7 +22,7 @@ from ..nn.layers import RMSNorm
 from ..nn.stacked import attention, linear, rms_norm, swiglu
 from .base import Episode, Outcome, join, of_rows, score
 from .layered_config import LayeredConfig
-from .segments import cut
+from .segments import begun, cut, parted
 
 
 class Layered(nn.Module):
@@ -107,11 +107,19 @@ class Layered(nn.Module):
 
     def loss(self, episode: Episode) -> Outcome:
         """Read the context, answer from the memories; with `context_loss`, predicting the context counts as well."""
-        state, nats, count = self.read_context(self.start(len(episode.context)), episode.context)
+        state, nats, count = self.learn(episode.context)
         outcome = score(self.read(state, episode.query, episode.target), episode)
         written = (nats * count).sum() / count.sum().clamp(min=1)
         loss = outcome.loss + self.config.context_loss * written if self.config.context_loss else outcome.loss
         return outcome._replace(loss=loss, parts=outcome.parts | {"write": written.detach()})
+
+    def learn(self, context: Int[Tensor, "b t"]) -> tuple[State, Float[Tensor, "s b"], Int[Tensor, "s b"]]:
+        """`read_context` of what the outer loop differentiates through: all segments, with `truncate` the last."""
+        config = self.config
+        if config.truncate is None:
+            return self.read_context(self.start(len(context)), context)
+        early, late = parted(context, config.pad, config.truncate, config.separator, config.segment_size)
+        return self.read_context(begun(self, early, config.pad), late)
 
     forward = loss
 

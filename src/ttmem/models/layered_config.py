@@ -26,6 +26,7 @@ _LEAST = {
     "steps": 1,
     "context_loss": 0,
     "separator": 0,
+    "truncate": 1,
     "pad": 0,
 }
 
@@ -52,6 +53,8 @@ class LayeredConfig:
             with unlike keys get a step each, for a matrix of tokens x tokens; for memories of depth 1).
         separator: the id that closes a segment and belongs to it (69: `|` of associative retrieval); None: none does,
             and segments have `segment_size` tokens.
+        truncate: of each context the outer loop goes back through the last so many segments only, which `context_loss`
+            is then counted on; what the memories were before them is taken as given (None: through all).
         schedule: diagonal (cells of many layers in one call) or sequential: the same numbers.
         context_loss: weight of the language-model loss on the context, beside that on the answers.
         pad: the id that fills up rows, which no text may contain.
@@ -80,6 +83,7 @@ class LayeredConfig:
     bound: str = "sum"
     separator: int | None = 69
     segment_size: int | None = None
+    truncate: int | None = None
     schedule: str = "diagonal"
     context_loss: float = 0.0
     pad: int = 0

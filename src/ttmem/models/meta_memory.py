@@ -165,7 +165,7 @@ class MetaMemory(nn.Module):
 
     def loss(self, episode: Episode) -> Outcome:
         """Write each context once, answer all its questions: read loss + w * write loss at the written memory."""
-        state, log = self.write(self.start(len(episode.context)), episode.context)
+        state, log = self.learn(episode.context)
         outcome = score(self.read(state, episode.query, episode.target), episode)
         parts = outcome.parts
         if len(log.loss):
@@ -174,6 +174,10 @@ class MetaMemory(nn.Module):
             return outcome._replace(parts=parts)
         left = self.left(state, episode.context)
         return outcome._replace(loss=outcome.loss + self.config.weight * left, parts=parts | {"write": left.detach()})
+
+    def learn(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
+        """The write that the outer loop differentiates through."""
+        return self.write(self.start(len(context)), context)
 
     def left(self, state: State, context: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
         """The write loss that the written memory leaves, over the batch."""

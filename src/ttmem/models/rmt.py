@@ -12,7 +12,8 @@ from torch import Tensor
 from ..core.state import Log, State
 from .base import Backbone
 from .forward_memory import ForwardMemory
-from .segments import check_cut, cut
+from .rmt4 import CarryConfig
+from .segments import cut, written
 
 
 class RMT(ForwardMemory):
@@ -20,16 +21,17 @@ class RMT(ForwardMemory):
 
     crosses_layers = "its memory goes from the last layer of a segment to the first layer of the next"
 
-    def __init__(
-        self, backbone: Backbone, slots: int = 8, separator: int | None = 69, size: int | None = None, pad: int = 0
-    ):
+    def __init__(self, backbone: Backbone, slots: int = 8, config: CarryConfig | None = None, pad: int = 0):
         super().__init__(backbone, slots, pad)
-        check_cut(separator, size)
-        self.separator, self.size = separator, size
+        self.config = config or CarryConfig()
 
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
         """One forward pass a segment; there is no loss to report, and no `steps` but 1."""
-        for segment in cut(context, self.pad, self.separator, self.size).unbind(1):
+        for segment in cut(context, self.pad, self.config.separator, self.config.segment_size).unbind(1):
             state, _ = super().write(state, segment, steps)
         nothing = state.fast["mem"].new_zeros(0, len(context))
         return state, Log(nothing, nothing)
+
+    def learn(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
+        """Write all segments; with `truncate` the outer loop sees the last of them."""
+        return written(self, context, self.config, self.pad)

@@ -24,7 +24,7 @@ from ..memories.tokens import MemoryTokens
 from ..nn.layers import RMSNorm
 from .base import Backbone
 from .meta_memory import MetaMemory, WriteConfig
-from .segments import check_cut, cut
+from .segments import check_cut, cut, written
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class CarryConfig(WriteConfig):
             tokens behind the memory. 0: no replay.
         probes: how many.
         gate: whether a learned gate, per slot and channel, decides how much of a segment's change is kept.
+        truncate: of each context the outer loop goes back through the last so many segments only; what the memory was
+            before them is taken as given (rmt and rmt4; None: through all).
     """
 
     separator: int | None = 69
@@ -45,10 +47,11 @@ class CarryConfig(WriteConfig):
     replay: float = 0.0
     probes: int = 8
     gate: bool = False
+    truncate: int | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        at_least(self, {"replay": 0, "probes": 1})
+        at_least(self, {"replay": 0, "probes": 1, "truncate": 1})
         check_cut(self.separator, self.segment_size)
 
 
@@ -79,6 +82,10 @@ class RMT4(MetaMemory):
             state, log = self.write_segment(state, segment, steps)
             logs.append(log)
         return state, Log(*(torch.cat(part) for part in zip(*logs, strict=True)))
+
+    def learn(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
+        """Write all segments; with `truncate` the outer loop sees the last of them."""
+        return written(self, context, self.config, self.pad)
 
     def segments(self, context: Int[Tensor, "b t"]) -> Int[Tensor, "b s l"]:
         """The context in its parts."""

@@ -1,8 +1,30 @@
 """Long contexts in parts: where a segment ends, and how the segments of many rows stand side by side."""
 
+from typing import Protocol, runtime_checkable
+
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
+
+from ..core.state import Log, State
+from .base import MemoryModel
+
+
+@runtime_checkable
+class Segmented(Protocol):
+    """A config that says where segments end, and through how many of them the outer loop goes back (None: all)."""
+
+    @property
+    def separator(self) -> int | None:
+        """The id that closes a segment."""
+
+    @property
+    def segment_size(self) -> int | None:
+        """Tokens of a segment, where no id closes it."""
+
+    @property
+    def truncate(self) -> int | None:
+        """The last segments of a context that the outer loop goes back through."""
 
 
 def cut(
@@ -22,19 +44,76 @@ def cut(
 
     Raises ValueError unless exactly one of `separator` and `size` is given.
     """
-    check_cut(separator, size)
-    real, place = ids != pad, torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    if size is not None:
-        segment, within = place // size, place % size
-    else:
-        ends = ids.eq(separator)  # type: ignore[arg-type]
-        segment = ends.cumsum(1) - ends.long()  # a separator still belongs to what it closes
-        begins = segment.diff(dim=1, prepend=segment[:, :1] - 1) > 0
-        within = place - torch.where(begins, place, 0).cummax(1).values
+    segment, within = places(ids, separator, size)
+    real = ids != pad
     count = [max(int(((x + 1) * real).amax()), 1) if x.numel() else 1 for x in (segment, within)]
     rows = ids.new_full((len(ids), *count), pad)
     row = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
     return rows.index_put((row[real], segment[real], within[real]), ids[real])
+
+
+def places(
+    ids: Int[Tensor, "b t"], separator: int | None, size: int | None
+) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:
+    """Of each token the number of its segment, and its place in there."""
+    check_cut(separator, size)
+    place = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    if size is not None:
+        return place // size, place % size
+    ends = ids.eq(separator)  # type: ignore[arg-type]
+    segment = ends.cumsum(1) - ends.long()  # a separator still belongs to what it closes
+    begins = segment.diff(dim=1, prepend=segment[:, :1] - 1) > 0
+    return segment, place - torch.where(begins, place, 0).cummax(1).values
+
+
+def parted(
+    ids: Int[Tensor, "b t"], pad: int, last: int, separator: int | None = None, size: int | None = None
+) -> tuple[Int[Tensor, "b e"], Int[Tensor, "b l"]]:
+    """Each row in two: what stands before its last `last` segments, and those; both right-padded.
+
+    >>> parted(torch.tensor([[5, 1, 6, 7, 1], [8, 1, 0, 0, 0]]), pad=0, last=1, separator=1)
+    (tensor([[5, 1],
+            [0, 0]]), tensor([[6, 7, 1],
+            [8, 1, 0]]))
+    """
+    segment, _ = places(ids, separator, size)
+    real = ids != pad
+    count = torch.where(real, segment + 1, 0).amax(1, keepdim=True) if ids.shape[1] else segment
+    early = real & (segment < count - last)
+    return aligned(ids, early, pad), aligned(ids, real & ~early, pad)
+
+
+def aligned(ids: Int[Tensor, "b t"], kept: Bool[Tensor, "b t"], pad: int) -> Int[Tensor, "b n"]:
+    """The kept tokens of each row at its front, padding behind, no wider than the longest."""
+    order = (~kept).to(torch.int8).argsort(dim=1, stable=True)
+    width = int(kept.sum(1).amax()) if kept.numel() else 0
+    return torch.where(kept, ids, pad).gather(1, order)[:, :width]
+
+
+def written(model: MemoryModel, context: Int[Tensor, "b t"], config: "Segmented", pad: int) -> tuple[State, Log]:
+    """The write that the outer loop differentiates through: of a whole context, or with `truncate` of its end."""
+    if config.truncate is None:
+        return model.write(model.start(len(context)), context)
+    early, late = parted(context, pad, config.truncate, config.separator, config.segment_size)
+    return model.write(begun(model, early, pad), late)
+
+
+def begun(model: MemoryModel, context: Int[Tensor, "b t"], pad: int) -> State:
+    """The memory that a context leaves, taken as given by the outer loop (truncated back-propagation).
+
+    Rows of which nothing stands there keep the initial memory, which the outer loop does see.
+    """
+    start = model.start(len(context))
+    if not context.shape[1]:
+        return start
+    with torch.no_grad():
+        state, _ = model.write(model.start(len(context)), context)
+    told = (context != pad).any(1)
+
+    def joined(own: Tensor, left: Tensor) -> Tensor:
+        return torch.where(told.view(-1, *[1] * (own.ndim - 1)), left, own)
+
+    return state._replace(fast={name: joined(leaf, state.fast[name]) for name, leaf in start.fast.items()})
 
 
 def check_cut(separator: int | None, size: int | None) -> None:
