@@ -6,8 +6,9 @@
     python experiments/longer.py --table                                            # the picture of what is there
 
 Four pairs of 2 + 2 characters in 4, 8, .. 128 segments of 16-32 characters, `N4-K2V2-S128_16-32`: the question
-is what the filler leaves of them. rmt4-long and prmt4-long go on from the shipped models on up to 32 segments, with the
-outer gradient through the last four (`truncate`). Exact match on 500 contexts of the test split; longer.json, longer.png.
+is what the filler leaves of them. rmt4-long and prmt4-long go on from the shipped models on up to 32 segments, with
+the outer gradient through the last four (`truncate`). Exact match on 500 contexts of the test split; longer.json,
+longer.png.
 """
 
 import argparse
