@@ -36,11 +36,17 @@ class Study:
     stages: tuple[Stage, ...] = ()
     own: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """Fields of `train` that a variant has otherwise."""
+    curricula: Mapping[str, tuple[Stage, ...]] = field(default_factory=dict)
+    """Stages that a variant has otherwise; the last of them is its task."""
 
     def experiment(self, variant: str, seed: int) -> Experiment:
         """One run."""
         settings = replace(self.train, seed=seed, **self.own.get(variant, {}))
-        return Experiment(f"{self.name}-{variant}", self.task, self.variants[variant], self.stages, settings)
+        stages, task = self.stages, self.task
+        if variant in self.curricula:
+            stages = self.curricula[variant]
+            task = stages[-1].task
+        return Experiment(f"{self.name}-{variant}", task, self.variants[variant], stages, settings)
 
     def run(self, variant: str, seed: int, runs: Path) -> None:
         """Train and measure, unless that is done."""
