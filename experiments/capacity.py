@@ -18,7 +18,7 @@ import study
 
 from ttmem.evals.capacity import Point, measure, pooled
 from ttmem.evals.plots import capacity_image
-from ttmem.models import Config, FullContext, LayeredConfig, ModelConfig, TitansConfig
+from ttmem.models import Config, LayeredConfig, ModelConfig, TitansConfig
 from ttmem.tasks import make_task
 from ttmem.training import Stage, TrainConfig
 
@@ -46,11 +46,7 @@ TRAIN = TrainConfig(steps=2000, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100
 def ask(model: Any) -> dict:
     """The points of a model: one for each number of write steps where it takes a number."""
     task = make_task(TASK)
-    points = measure("", model, task, STEPS, SAMPLES)
-    if isinstance(model, FullContext):  # it keeps ids and reads them anew, as training does; in use these are cached
-        cache = 4 * 2 * VARIANTS["full"].layers * VARIANTS["full"].dim * task.context_length
-        points = [replace(point, memory_bytes=cache) for point in points]
-    return {"points": [point.as_dict() for point in points]}
+    return {"points": [point.as_dict() for point in measure("", model, task, STEPS, SAMPLES)]}
 
 
 def draw(rows: list[dict], path: Path) -> None:

@@ -5,7 +5,7 @@
 
 It goes on from the shipped rmt4-n4, which was trained on four segments, in the root of the repository. The outer loop
 goes back through the last four segments only (`truncate`); those before are written as they are in use, without a
-gradient, which costs a third. longer.py asks it up to 128 segments beside the model that it started from.
+gradient. longer.py asks it up to 128 segments beside the model that it started from.
 """
 
 from ttmem.models import ModelConfig

@@ -11,7 +11,7 @@ from ttmem.checkpoint import save_model
 from ttmem.cli import main
 from ttmem.commands import COMMANDS, parse
 from ttmem.commands.train import find_experiment
-from ttmem.models import build, preset
+from ttmem.models import LayeredConfig, build, preset
 from untrained import TASK, checkpoint
 
 
@@ -75,7 +75,16 @@ def test_steps_are_those_on_a_segment_and_losses_those_of_all_segments(room, cap
     assert (written["steps"], len(written["losses"])) == (3, 6)
     assert said(capsys, "inspect", "doc.memory")["steps"] == 3
     assert main(["write", "segments.safetensors", "--text", CONTEXT]) == 0
-    assert "nats per character, segment after segment" in capsys.readouterr().out
+    assert "nats per character, before each step, segment after segment" in capsys.readouterr().out
+
+
+def test_a_loss_of_each_segment_is_not_called_one_of_each_step(room, capsys):
+    model = LayeredConfig("prmt4", dim=16, layers=1, heads=2)
+    facts = {"name": "layers", "task": TASK}
+    save_model(room / "layers.safetensors", asdict(model), build(model, 0).state_dict(), facts)
+    assert main(["write", "layers.safetensors", "--text", CONTEXT]) == 0  # two segments, two steps
+    out = capsys.readouterr().out
+    assert "of each segment's next characters" in out and "before each step" not in out
 
 
 def test_a_foreign_memory_is_refused_with_both_models(room, capsys):

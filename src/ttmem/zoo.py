@@ -33,13 +33,15 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Loaded:
-    """A `model` (an nn.Module) with what its checkpoint says: the `facts` of its training, among them its `task`."""
+    """A `model` (an nn.Module) with what its checkpoint says: the `facts` of its training, among them its `task`, and
+    its `config`."""
 
     name: str
     path: Path
     model: Any
     fingerprint: str
     facts: dict[str, Any]
+    config: dict[str, Any]
 
     @property
     def task(self) -> str | None:
@@ -95,7 +97,7 @@ def load(where: str | Path) -> Loaded:
     model = rebuild(path, found.config)
     fill(model, found.tensors, path)
     name = str(where) if str(where) in NAMES else str(found.meta.get("name", path.stem))
-    return Loaded(name, path, model.eval(), found.fingerprint, found.meta)
+    return Loaded(name, path, model.eval(), found.fingerprint, found.meta, dict(found.config))
 
 
 def rebuild(path: Path, config: Mapping[str, Any]) -> nn.Module:

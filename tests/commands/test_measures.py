@@ -7,7 +7,9 @@ import pytest
 from commands.room import refused, said
 from ttmem import zoo
 from ttmem.cli import main
+from ttmem.commands.evaluate import trained_steps
 from ttmem.evals import plots, run
+from ttmem.models import ModelConfig, build
 from untrained import checkpoint
 
 ONE = ("--task", "N1-K1V1-V62", "--samples", "4")
@@ -92,6 +94,22 @@ def test_counts_below_one_are_refused_before_the_work(shelf, working, capsys, wo
 def test_a_model_named_twice_is_refused_as_its_answers_would_count_twice(shelf, capsys, other):
     (shelf / "copy.safetensors").write_bytes((shelf / "shelf" / "tokens-n2.safetensors").read_bytes())
     assert "tokens-n2.safetensors: name it once" in refused(capsys, "curve", "tokens-n2", other, *ONE)
+
+
+def test_models_of_one_name_are_pooled_only_where_they_are_seeds_of_one_model(shelf, capsys):
+    for seed in (0, 1):
+        checkpoint(shelf / f"seed{seed}.safetensors", seed=seed, name="mine")
+    checkpoint(shelf / "other.safetensors", memory="mlp", name="mine")
+    files = ["seed0.safetensors", "seed1.safetensors"]
+    found = said(capsys, "curve", *files, *ONE, "--steps", "1")["points"]
+    assert [(point["name"], point["samples"]) for point in found] == [("mine", 8)]
+    found = said(capsys, "curve", *files, "other.safetensors", *ONE, "--steps", "1")["points"]
+    assert [point["name"] for point in found] == [f"mine ({name})" for name in (*files, "other.safetensors")]
+
+
+@pytest.mark.parametrize("memory, steps", [("tokens", 2), ("rmt4", 2), ("rmt", None), ("full", None)])
+def test_only_what_takes_steps_was_trained_with_a_number_of_them(memory, steps):
+    assert trained_steps(build(ModelConfig(memory=memory, dim=16, layers=1), 0)) == steps
 
 
 def test_a_number_of_steps_given_twice_is_measured_once(shelf, capsys):

@@ -22,6 +22,14 @@ def test_of_the_memories_in_layers_prmt4_takes_steps(kind, steps):
     assert [point.steps for point in measure("m", model, TASK, (1, 3), samples=10)] == steps
 
 
+def test_a_context_in_view_costs_its_keys_and_values():
+    model = build(ModelConfig(memory="full", dim=16, layers=3), 0)
+    (point,) = measure("m", model, TASK, samples=10)
+    assert point.memory_bytes == 4 * 2 * 3 * 16 * TASK.context_length
+    (nothing,) = measure("m", build(ModelConfig(memory="none", dim=16, layers=3), 0), TASK, samples=10)
+    assert nothing.memory_bytes == 0
+
+
 def test_a_point_is_what_evaluate_reports():
     model = build(ModelConfig(dim=16, layers=1), 0)
     (point,), report = measure("m", model, TASK, (3,), samples=30), evaluate(model, TASK, 30, steps=3)

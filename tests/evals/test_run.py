@@ -129,7 +129,7 @@ def test_a_memory_costs_four_bytes_per_number_of_its_tokens(memory):
 
 
 def test_the_state_of_a_full_context_grows_and_that_of_no_memory_is_nothing():
-    assert evaluate(small("full"), TASK, samples=3).memory_bytes == 4 * TASK.context_length
+    assert evaluate(small("full"), TASK, samples=3).memory_bytes == 4 * 2 * 16 * TASK.context_length  # keys and values
     assert evaluate(small("none"), TASK, samples=3).memory_bytes == 0
 
 

@@ -57,9 +57,9 @@ class Curve(Command):
         task = loaded[0].make_task(self.task)
         points = [
             point
-            for each in loaded
+            for each, name in zip(loaded, titles(loaded), strict=True)
             for point in measure(
-                str(each.facts.get("name", each.name)),
+                name,
                 placed(each.model, self.device),
                 task,
                 self.steps,
@@ -68,6 +68,19 @@ class Curve(Command):
             )
         ]
         return task.name, pooled(points)
+
+
+def titles(loaded: list["Loaded"]) -> list[str]:
+    """How the memories are called: by the experiment's name, and by the file where models of one name differ.
+
+    Points of one title are pooled, and only seeds of one model may be.
+    """
+    names = [str(each.facts.get("name", each.name)) for each in loaded]
+    configs: dict[str, list[dict[str, Any]]] = {}
+    for each, name in zip(loaded, names, strict=True):
+        configs.setdefault(name, []).append(each.config)
+    alike = {name: all(config == found[0] for config in found) for name, found in configs.items()}
+    return [name if alike[name] else f"{name} ({each.path})" for each, name in zip(loaded, names, strict=True)]
 
 
 def check_different(loaded: list["Loaded"]) -> None:

@@ -84,7 +84,7 @@ def placed(model: Any, device: str) -> Any:
 
 def trained_steps(model: Any) -> int | None:
     """Write steps in training, where the model has such a number."""
-    return getattr(getattr(model, "config", None), "steps", None)
+    return model.config.steps if getattr(model, "takes_steps", False) else None
 
 
 def summary(report: "Report", found: dict[str, Any]) -> str:

@@ -39,7 +39,8 @@ class Write(Command):
         loaded = load(self.checkpoint)
         self.check_out(loaded.path)
         task = task_of_pairs(loaded, self.task)
-        self.report(write_memory(loaded, task, self.episode(task), self.out, self.steps))
+        found = write_memory(loaded, task, self.episode(task), self.out, self.steps)
+        self.report(found, getattr(loaded.model, "losses_are", "before each step"))
 
     def episode(self, task: "AssociativeRetrieval") -> "Episode":
         """What to write, with a question for every key."""
@@ -67,14 +68,13 @@ class Write(Command):
             if path and place.exists() and path.exists() and place.samefile(path):
                 raise ValueError(f"--out {self.out} is {what} itself: name another file")
 
-    def report(self, found: dict[str, Any]) -> None:
-        """Say what was written."""
-        losses = " ".join(f"{loss:.3f}" for loss in found["losses"]) or "none"
-        when = "before each step" if len(found["losses"]) == found["steps"] else "segment after segment"
+    def report(self, found: dict[str, Any], when: str) -> None:
+        """Say what was written; `when` its losses were taken."""
+        losses = " ".join(f"{loss:.3f}" for loss in found["losses"])
         told = {
             "context": found["context"],
             "keys": " ".join(found["keys"]),
-            "write loss": f"{losses}  (nats per character, {when})",
+            "write loss": f"{losses}  (nats per character, {when})" if found["losses"] else "none",
             "memory": f"{found['memory']}, {found['bytes']} bytes",
         }
         self.tell(found, lines(told))

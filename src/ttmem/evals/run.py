@@ -106,7 +106,8 @@ def count(tally: Tally, model: Any, episode: Episode, steps: int | None) -> None
     tally.tokens += int(episode.answer.sum())
     tally.logs.append(Log(log.loss.float().cpu(), log.surprise.float().cpu()))
     tally.slices.append({name: values.cpu() for name, values in episode.slices.items()})
-    tally.memory_bytes = max(tally.memory_bytes, memory_bytes(state, len(episode)))
+    cost = getattr(model, "memory_bytes", memory_bytes)  # a model whose state is not what it would hold in use says so
+    tally.memory_bytes = max(tally.memory_bytes, cost(state, len(episode)))
 
 
 def correct(model: Any, state: State, episode: Episode) -> Tensor:

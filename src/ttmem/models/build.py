@@ -21,6 +21,8 @@ from .titans import Titans
 from .titans_config import TitansConfig
 from .transformer import Transformer, TransformerConfig
 
+CARRIED = ("rmt", "rmt4")
+
 
 @dataclass(frozen=True)
 class ModelConfig(CarryConfig, TransformerConfig):
@@ -46,6 +48,8 @@ class ModelConfig(CarryConfig, TransformerConfig):
         CarryConfig.__post_init__(self)
         one_of(self, {"memory": tuple(MODELS)})
         at_least(self, {"slots": 1, "memory_conv": 0, "memory_hidden": 1})
+        if self.truncate is not None and self.memory not in CARRIED:
+            raise ValueError(f"truncate must be None for memory={self.memory}, which has no segments: {CARRIED} have")
 
 
 def tokens(config: ModelConfig) -> nn.Module:

@@ -52,10 +52,10 @@ class ForwardMemory(nn.Module):
 
     def loss(self, episode: Episode) -> Outcome:
         """Write each context, answer all its questions."""
-        state, _ = self.learn(episode.context)
+        state, _ = self.outer_write(episode.context)
         return score(self.read(state, episode.query, episode.target), episode)
 
-    def learn(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
+    def outer_write(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
         """The write that the outer loop differentiates through."""
         return self.write(self.start(len(context)), context)
 

@@ -37,6 +37,11 @@ class FullContext(nn.Module):
         nothing = torch.zeros(0, len(context), device=context.device)
         return State({"context": kept}, (), state.step + 1), Log(nothing, nothing)
 
+    def memory_bytes(self, state: State, batch: int) -> int:
+        """What one row takes in use: keys and values of every token in every layer, in 4 bytes a number."""
+        blocks = getattr(self.backbone, "blocks", ())
+        return 4 * 2 * len(blocks) * self.backbone.dim * state.fast["context"].shape[1]
+
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Tensor:
         """Logits `(b, q, y, vocab)` of every target token from the whole context and the query."""
         state = of_rows(state, len(query), {"context"})

@@ -31,6 +31,8 @@ class Layered(nn.Module):
     State leaves are `(batch, layers, ...)`.
     """
 
+    losses_are = "of each segment's next characters, which only context_loss trains for"
+
     def __init__(self, config: LayeredConfig, own: Tree):
         super().__init__()
         self.config = config
@@ -107,13 +109,13 @@ class Layered(nn.Module):
 
     def loss(self, episode: Episode) -> Outcome:
         """Read the context, answer from the memories; with `context_loss`, predicting the context counts as well."""
-        state, nats, count = self.learn(episode.context)
+        state, nats, count = self.outer_context(episode.context)
         outcome = score(self.read(state, episode.query, episode.target), episode)
         written = (nats * count).sum() / count.sum().clamp(min=1)
         loss = outcome.loss + self.config.context_loss * written if self.config.context_loss else outcome.loss
         return outcome._replace(loss=loss, parts=outcome.parts | {"write": written.detach()})
 
-    def learn(self, context: Int[Tensor, "b t"]) -> tuple[State, Float[Tensor, "s b"], Int[Tensor, "s b"]]:
+    def outer_context(self, context: Int[Tensor, "b t"]) -> tuple[State, Float[Tensor, "s b"], Int[Tensor, "s b"]]:
         """`read_context` of what the outer loop differentiates through: all segments, with `truncate` the last."""
         config = self.config
         if config.truncate is None:

@@ -6,7 +6,7 @@ from math import ceil
 from ..checks import at_least, below, one_of
 from ..core.schedule import FOLDS
 from ..memories.associative import BOUNDS, TARGETS, AssociativeMatrix, LayerNetwork
-from .segments import check_cut
+from .segments import check_cut, check_truncate
 
 LAYERED = ("armt", "prmt4")
 _CHOICES = {"architecture": LAYERED, "schedule": tuple(FOLDS), "target": TARGETS, "bound": BOUNDS}
@@ -26,7 +26,6 @@ _LEAST = {
     "steps": 1,
     "context_loss": 0,
     "separator": 0,
-    "truncate": 1,
     "pad": 0,
 }
 
@@ -98,6 +97,7 @@ class LayeredConfig:
         if self.dim % (self.memory_heads or 1):
             raise ValueError(f"dim must be a multiple of memory_heads = {self.memory_heads}, got {self.dim}")
         check_cut(self.separator, self.segment_size)
+        check_truncate(self)
         below(self, {"separator": self.vocab, "pad": self.vocab})
         if self.separator == self.pad:
             raise ValueError(f"separator must be another id than pad = {self.pad}, got {self.separator}")

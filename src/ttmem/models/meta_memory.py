@@ -165,7 +165,7 @@ class MetaMemory(nn.Module):
 
     def loss(self, episode: Episode) -> Outcome:
         """Write each context once, answer all its questions: read loss + w * write loss at the written memory."""
-        state, log = self.learn(episode.context)
+        state, log = self.outer_write(episode.context)
         outcome = score(self.read(state, episode.query, episode.target), episode)
         parts = outcome.parts
         if len(log.loss):
@@ -175,7 +175,7 @@ class MetaMemory(nn.Module):
         left = self.left(state, episode.context)
         return outcome._replace(loss=outcome.loss + self.config.weight * left, parts=parts | {"write": left.detach()})
 
-    def learn(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
+    def outer_write(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
         """The write that the outer loop differentiates through."""
         return self.write(self.start(len(context)), context)
 

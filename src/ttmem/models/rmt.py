@@ -12,8 +12,7 @@ from torch import Tensor
 from ..core.state import Log, State
 from .base import Backbone
 from .forward_memory import ForwardMemory
-from .rmt4 import CarryConfig
-from .segments import cut, written
+from .segments import SegmentConfig, cut, outer_write
 
 
 class RMT(ForwardMemory):
@@ -21,9 +20,9 @@ class RMT(ForwardMemory):
 
     crosses_layers = "its memory goes from the last layer of a segment to the first layer of the next"
 
-    def __init__(self, backbone: Backbone, slots: int = 8, config: CarryConfig | None = None, pad: int = 0):
+    def __init__(self, backbone: Backbone, slots: int = 8, config: SegmentConfig | None = None, pad: int = 0):
         super().__init__(backbone, slots, pad)
-        self.config = config or CarryConfig()
+        self.config = config or SegmentConfig()
 
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
         """One forward pass a segment; there is no loss to report, and no `steps` but 1."""
@@ -32,6 +31,6 @@ class RMT(ForwardMemory):
         nothing = state.fast["mem"].new_zeros(0, len(context))
         return state, Log(nothing, nothing)
 
-    def learn(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
+    def outer_write(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
         """Write all segments; with `truncate` the outer loop sees the last of them."""
-        return written(self, context, self.config, self.pad)
+        return outer_write(self, context, self.config, self.pad)

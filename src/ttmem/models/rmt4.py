@@ -24,35 +24,28 @@ from ..memories.tokens import MemoryTokens
 from ..nn.layers import RMSNorm
 from .base import Backbone
 from .meta_memory import MetaMemory, WriteConfig
-from .segments import check_cut, cut, written
+from .segments import SegmentConfig, cut, outer_write, spread_out
 
 
 @dataclass(frozen=True)
-class CarryConfig(WriteConfig):
-    """How a memory is written into again and again.
+class CarryConfig(WriteConfig, SegmentConfig):
+    """How a memory is written into again and again; beside its own fields those of WriteConfig and SegmentConfig.
 
     Args:
-        separator: the id that closes a segment (default: `|` of associative retrieval); None where `segment_size` cuts.
-        segment_size: tokens of a segment; None where `separator` cuts.
         replay: weight of the replay in the write: the mean squared change of what the backbone says to `probes` learned
             tokens behind the memory. 0: no replay.
         probes: how many.
         gate: whether a learned gate, per slot and channel, decides how much of a segment's change is kept.
-        truncate: of each context the outer loop goes back through the last so many segments only; what the memory was
-            before them is taken as given (rmt and rmt4; None: through all).
     """
 
-    separator: int | None = 69
-    segment_size: int | None = None
     replay: float = 0.0
     probes: int = 8
     gate: bool = False
-    truncate: int | None = None
 
     def __post_init__(self):
-        super().__post_init__()
-        at_least(self, {"replay": 0, "probes": 1, "truncate": 1})
-        check_cut(self.separator, self.segment_size)
+        WriteConfig.__post_init__(self)
+        SegmentConfig.__post_init__(self)
+        at_least(self, {"replay": 0, "probes": 1})
 
 
 class RMT4(MetaMemory):
@@ -67,6 +60,7 @@ class RMT4(MetaMemory):
     """
 
     config: CarryConfig
+    losses_are = "before each step, segment after segment"
     crosses_layers = "a write is a gradient through all layers of a segment before the next one can begin"
 
     def __init__(self, backbone: Backbone, slots: int = 8, config: CarryConfig = CarryConfig(), pad: int = 0):
@@ -83,9 +77,9 @@ class RMT4(MetaMemory):
             logs.append(log)
         return state, Log(*(torch.cat(part) for part in zip(*logs, strict=True)))
 
-    def learn(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
+    def outer_write(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
         """Write all segments; with `truncate` the outer loop sees the last of them."""
-        return written(self, context, self.config, self.pad)
+        return outer_write(self, context, self.config, self.pad)
 
     def segments(self, context: Int[Tensor, "b t"]) -> Int[Tensor, "b s l"]:
         """The context in its parts."""
@@ -117,8 +111,12 @@ class RMT4(MetaMemory):
         return self.backbone.hidden(self.queries.expand(len(tokens), -1, -1), self.project(tokens))[0]
 
     def left(self, state: State, context: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
-        """The write loss that the last memory leaves, over all segments of all rows."""
-        segments = self.segments(context).flatten(0, 1)
+        """The write loss that the last memory leaves, over all segments of all rows.
+
+        With `truncate` over as many of each row, evenly spread, so that it does not grow with the context either.
+        """
+        segments, most = self.segments(context), self.config.truncate
+        segments = (segments if most is None else spread_out(segments, self.pad, most)).flatten(0, 1)
         loss = self.remains(state, segments)
         real = (segments != self.pad).any(1)
         return (loss * real).sum() / real.sum().clamp(min=1)

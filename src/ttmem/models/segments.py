@@ -1,30 +1,35 @@
 """Long contexts in parts: where a segment ends, and how the segments of many rows stand side by side."""
 
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ..checks import at_least, whole
 from ..core.state import Log, State
 from .base import MemoryModel
 
 
-@runtime_checkable
-class Segmented(Protocol):
-    """A config that says where segments end, and through how many of them the outer loop goes back (None: all)."""
+@dataclass(frozen=True)
+class SegmentConfig:
+    """Where segments end, and how far the outer loop goes back.
 
-    @property
-    def separator(self) -> int | None:
-        """The id that closes a segment."""
+    Args:
+        separator: the id that closes a segment (default: `|` of associative retrieval); None where `segment_size` cuts.
+        segment_size: tokens of a segment; None where `separator` cuts.
+        truncate: of each context the outer loop goes back through the last so many segments only; what the memory was
+            before them is taken as given (None: through all).
+    """
 
-    @property
-    def segment_size(self) -> int | None:
-        """Tokens of a segment, where no id closes it."""
+    separator: int | None = 69
+    segment_size: int | None = None
+    truncate: int | None = None
 
-    @property
-    def truncate(self) -> int | None:
-        """The last segments of a context that the outer loop goes back through."""
+    def __post_init__(self):
+        check_cut(self.separator, self.segment_size)
+        check_truncate(self)
 
 
 def cut(
@@ -90,7 +95,7 @@ def aligned(ids: Int[Tensor, "b t"], kept: Bool[Tensor, "b t"], pad: int) -> Int
     return torch.where(kept, ids, pad).gather(1, order)[:, :width]
 
 
-def written(model: MemoryModel, context: Int[Tensor, "b t"], config: "Segmented", pad: int) -> tuple[State, Log]:
+def outer_write(model: MemoryModel, context: Int[Tensor, "b t"], config: SegmentConfig, pad: int) -> tuple[State, Log]:
     """The write that the outer loop differentiates through: of a whole context, or with `truncate` of its end."""
     if config.truncate is None:
         return model.write(model.start(len(context)), context)
@@ -114,6 +119,30 @@ def begun(model: MemoryModel, context: Int[Tensor, "b t"], pad: int) -> State:
         return torch.where(told.view(-1, *[1] * (own.ndim - 1)), left, own)
 
     return state._replace(fast={name: joined(leaf, state.fast[name]) for name, leaf in start.fast.items()})
+
+
+def spread_out(segments: Int[Tensor, "b s l"], pad: int, most: int) -> Int[Tensor, "b m l"]:
+    """At most so many segments of each row, evenly spread over those it has, the first and the last among them.
+
+    >>> spread_out(torch.tensor([[[5], [6], [7], [8], [9]], [[5], [6], [0], [0], [0]]]), pad=0, most=3)[..., 0]
+    tensor([[5, 7, 9],
+            [5, 6, 0]])
+    """
+    if segments.shape[1] <= most:
+        return segments
+    count = (segments != pad).any(2).sum(1, keepdim=True)
+    place = torch.arange(most, device=segments.device).expand(len(segments), -1)
+    even = place * (count - 1) // (most - 1) if most > 1 else count - 1
+    chosen = torch.where(count > most, even, place)[..., None]
+    return segments.gather(1, chosen.expand(-1, -1, segments.shape[2]))
+
+
+def check_truncate(config: Any) -> None:
+    """Raise ValueError unless `truncate` is a whole number of segments, or None; for Titans it is a yes or no."""
+    if isinstance(config.truncate, bool):
+        raise ValueError(f"truncate must be a number of segments or None, got {config.truncate}")
+    whole(config, ("truncate",))
+    at_least(config, {"truncate": 1})
 
 
 def check_cut(separator: int | None, size: int | None) -> None:

@@ -90,6 +90,11 @@ class Titans(nn.Module):
     True
     """
 
+    losses_are = "of the context's next characters"
+    crosses_layers = (
+        "walk an LMM by models.lmm_stack.walk; mac, mag and mal attend to a past of their own in each layer"
+    )
+
     def __init__(self, config: TitansConfig):
         super().__init__()
         self.config = config

@@ -52,7 +52,7 @@ class Workers:
 
     def prepare(self, model: nn.Module, probe: Episode, tasks: int) -> nn.Module:
         """The model to call in the loop: compiled where that is asked for, its gradients averaged over processes."""
-        truncates = getattr(getattr(model, "config", None), "truncate", False)  # some batches leave weights without
+        truncates = getattr(getattr(model, "config", None), "truncate", None) is True  # Titans: weights left without
         model = Loss(model)
         unused = self.averaged and (truncates or has_unused(model, probe))  # the probe would else be compiled, too
         if self.config.compile:
