@@ -42,6 +42,14 @@ def float64() -> Iterator[torch.dtype]:
     torch.set_default_dtype(before)
 
 
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As users have it: nobody looks at types and shapes but the code itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="module")
 def benchmarks() -> Iterator[Path]:
     """The folder of the benchmarks, whose modules can be imported; processes that a test starts find the package."""

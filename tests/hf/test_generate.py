@@ -129,6 +129,37 @@ def test_a_memory_with_a_row_per_beam_goes_on_in_beams():
         assert torch.equal(out[:, -4:], greedy(made, rows, num_beams=3)[:, -4:])
 
 
+def test_padding_behind_a_prompt_is_refused_as_nothing_could_follow_it():
+    made, rows = model(), ids(2, 4)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    with pytest.raises(ValueError, match="attention_mask must end in a token in every row, .* pad on the left"):
+        greedy(made, rows, attention_mask=mask)
+
+
+def test_a_prompt_without_a_token_is_refused():
+    with pytest.raises(ValueError, match="the input must have a row and a token at least"):
+        model()(torch.zeros(1, 0, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    "architecture, changes",
+    [
+        ("lmm", {"memory_depth": 1, "forget": "channel"}),
+        ("lmm", {"memory_depth": 4, "momentum": False}),
+        ("mac", {"num_memory_tokens": 3}),
+    ],
+    ids=str,
+)
+def test_with_other_memories_too_generation_with_a_cache_is_that_without_one(architecture, changes):
+    made, parts = model(architecture, **changes), [ids(15), ids(9)]
+    rows, mask = left_padded(parts)
+    for options in ({}, {"num_beams": 2}):
+        found = greedy(made, rows, attention_mask=mask, **options)
+        assert torch.equal(found, greedy(made, rows, attention_mask=mask, use_cache=False, **options))
+        for row, part in enumerate(parts):
+            assert torch.equal(found[row, -4:], greedy(made, part[None], **options)[0, -4:])
+
+
 def test_new_ids_with_padding_need_a_mask():
     made = model()
     memory = made(ids(2, 4)).past_key_values

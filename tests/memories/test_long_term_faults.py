@@ -65,6 +65,26 @@ def test_what_a_memory_starts_from_is_neither_decayed_nor_made_orthogonal(muon):
     assert parts["blocks.0.feed.up.weight"] == ("muon" if muon else "decayed")
 
 
+def test_features_of_another_type_are_refused_with_the_mend(unchecked):
+    memory = LongTermMemory(8, heads=2)
+    for x in (torch.randn(1, 3, 8).double(), torch.ones(1, 3, 8, dtype=torch.long)):
+        with pytest.raises(ValueError, match=f"x must be torch.float32, as the weights are, got {x.dtype}"):
+            memory(x)
+
+
+def test_a_mask_of_numbers_is_refused_with_the_mend(unchecked):
+    memory = LongTermMemory(8, heads=2)
+    with pytest.raises(ValueError, match=r"mask must be bool, .* got torch.int64: give mask.bool\(\)"):
+        memory(torch.randn(1, 3, 8), mask=torch.tensor([[30, 1, 1]]))
+
+
+def test_a_state_of_another_width_whose_heads_are_alike_is_refused():
+    narrow, wide = LongTermMemory(16, heads=1), LongTermMemory(32, heads=2)
+    _, state = narrow(torch.randn(4, 5, 16))
+    with pytest.raises(ValueError, match="state must be of a memory with dim=32"):
+        wide(torch.randn(2, 5, 32), state)
+
+
 @pytest.mark.parametrize("given, wanted", [("mag", "mal"), ("lmm", "mac"), ("swa", "lmm")])
 def test_the_state_of_another_architecture_is_refused(given, wanted):
     ids = torch.randint(0, 256, (1, 5))

@@ -1,9 +1,7 @@
 """States and weights that a long-term memory did not make: of other floats, from inference mode, for another chunk."""
 
 import io
-from collections.abc import Iterator
 
-import jaxtyping
 import pytest
 import torch
 
@@ -42,14 +40,6 @@ def test_the_state_of_a_memory_with_another_norm_is_refused(own):
     with pytest.raises(ValueError, match=f"^state must be of a memory with norm={own}, it is of another$"):
         memory_of(norm=own)(text(), state)
     memory_of(norm=own)(text(), state._replace(norm=None))  # an older one, which does not say
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """As users have it: nobody looks at types and shapes but the code itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_what_is_no_state_and_offsets_that_are_no_tensor_are_named(unchecked):

@@ -180,6 +180,15 @@ def test_a_dataset_is_read_up_to_the_limit_and_no_further():
     assert task.name == "text:8:dataset" and task.vocab == 258
 
 
+def test_rows_of_a_dataset_are_their_texts():
+    rows = [{"text": "to be or not", "title": "Hamlet"}] * 9
+    ours, plain = (Text.from_dataset(texts, 4, 99) for texts in (rows, [row["text"] for row in rows]))
+    assert torch.equal(ours.sample(5).target, plain.sample(5).target)
+    for row, had in (({"content": "a", "title": "b"}, "one with content, title"), (7, "int")):
+        with pytest.raises(ValueError, match=f'a row must be a text or have one as its "text", got {had}'):
+            Text.from_dataset(iter([row]), 4, 99)
+
+
 # Ids
 
 

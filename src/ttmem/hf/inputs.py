@@ -23,6 +23,11 @@ def asked(ids: Tensor | None, embeds: Tensor | None, embedding: nn.Module) -> Fl
     if (ids is None) == (embeds is None):
         found = "neither" if ids is None else "both"
         raise ValueError(f"one of input_ids and inputs_embeds must be given, got {found}")
+    given = ids if embeds is None else embeds
+    if given is not None and 0 in given.shape[:2]:
+        raise ValueError(
+            f"the input must have a row and a token at least, got (batch, tokens) = {tuple(given.shape[:2])}"
+        )
     return embedding(ids) if embeds is None else embeds
 
 

@@ -40,10 +40,12 @@ class TitansForCausalLM(PreTrainedModel, GenerationMixin):
 
     `past_key_values` is a TitansCache: the memory, which each call reads from and writes. A call with a memory takes
     new tokens only, one or many; its `attention_mask` covers the new tokens, or everything read and them. Padding may
-    stand anywhere and writes nothing.
+    stand anywhere and writes nothing; only `generate`, which goes on behind the last column, wants it on the left.
 
     `generate` goes on from a memory with new ids alone, or, as is usual with transformers, with everything read and the
-    new ids behind it. It can do greedy search, sampling and beam search; a memory for `num_beams` beams needs
+    new ids behind it. New ids that happen to begin with all that was read, as they may behind a memory of a token or
+    two, pass for the latter; an `attention_mask` of ones for everything read and them says that they are new. It can do
+    greedy search, sampling and beam search; a memory for `num_beams` beams needs
     `past_key_values.batch_repeat_interleave(num_beams)` first.
 
     >>> model = TitansForCausalLM(TitansConfig(hidden_size=8, num_heads=2)).eval()
@@ -147,7 +149,9 @@ class TitansForCausalLM(PreTrainedModel, GenerationMixin):
         if generation_config.cache_implementation not in (None, "dynamic"):
             asked = generation_config.cache_implementation
             raise ValueError(f"cache_implementation must be None, the state is a TitansCache, got {asked!r}")
-        memory = model_kwargs.get("past_key_values")
+        mask, memory = model_kwargs.get("attention_mask"), model_kwargs.get("past_key_values")
+        if mask is not None and mask.ndim == 2 and not bool(mask[:, -1].all()):
+            raise ValueError("attention_mask must end in a token in every row, to go on behind it: pad on the left")
         if memory is None and generation_config.use_cache is not False:
             model_kwargs["past_key_values"] = TitansCache()
         elif memory is not None and generation_config.use_cache is False:

@@ -174,6 +174,8 @@ class LongTermMemory(nn.Module):
         """`forward` for left-aligned rows, the first `lengths` tokens of which are real."""
         if x.ndim != 3 or 0 in x.shape or x.shape[2] != self.config.dim:
             raise ValueError(f"x must be (batch >= 1, time >= 1, {self.config.dim}), got {tuple(x.shape)}")
+        if x.dtype != self.qkv.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(f"x must be {self.qkv.weight.dtype}, as the weights are, got {x.dtype}: use x.to(...)")
         if state is None:
             return self.go_on(x, self.start(len(x)), lengths, self.begun % self.config.chunk_size)
         return self.go_on(x, self.fitted(state, len(x)), lengths)
@@ -233,6 +235,7 @@ class LongTermMemory(nn.Module):
         if state.chunk_size != config.chunk_size:
             raise ValueError(f"state must be of chunk_size {config.chunk_size}, it has {state.chunk_size}")
         alike = {
+            "dim": state.conv.shape[::2] == (batch, 3 * config.dim),
             "conv": state.conv.shape[1] == max(config.conv - 1, 0),
             "momentum": bool(state.memory.velocity) == config.momentum,
             "norm": state.norm in (None, config.norm),

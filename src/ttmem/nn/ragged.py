@@ -41,8 +41,8 @@ def alignment(mask: Bool[Tensor, "b t"]) -> Alignment:
 
 def check_mask(mask: Bool[Tensor, "..."], x: Tensor) -> None:
     """Raise ValueError unless the mask says yes or no to each token of `x` `(b, t, ...)`."""
-    if mask.is_floating_point():
-        raise ValueError(f"mask must be bool, true where there is a token, got {mask.dtype}")
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool, true where there is a token, got {mask.dtype}: give mask.bool()")
     if mask.shape != x.shape[:2]:
         raise ValueError(f"mask must be {tuple(x.shape[:2])}, as x has tokens, got {tuple(mask.shape)}")
 

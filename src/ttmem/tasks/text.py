@@ -1,11 +1,11 @@
 """Language modelling: windows of text files, told one byte, or one token of a tokenizer, at a time."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -91,7 +91,7 @@ class Text:
     @classmethod
     def from_dataset(
         cls,
-        texts: Iterable[str],
+        texts: Iterable[str | Mapping[str, Any]],
         length: int,
         limit: int,
         tokenizer: str | None = None,
@@ -99,6 +99,9 @@ class Text:
         split: str | None = None,
     ) -> "Text":
         """The first `limit` tokens (separators not counted) of any texts, each a document, such as a streamed dataset.
+
+        A row is a text, or has one as its "text", as `datasets.load_dataset(..., streaming=True)` gives them; of other
+        columns make texts first: `(row["content"] for row in rows)`. No more rows are fetched than it takes.
 
         With `split` all of them are of that split. `from_name` cannot read its name back. `dataclasses.replace(task,
         history=7)` gives it a history.
@@ -111,7 +114,7 @@ class Text:
         if limit < 1 or split not in (None, *SPLITS):
             raise ValueError(f"limit must be >= 1, split one of {', '.join(SPLITS)} or None, got {limit} and {split!r}")
         coder = cls(length, (), documents, tokenizer).coder
-        packed = pack(((text, split) for text in texts), coder, limit)
+        packed = pack(((text_of(row), split) for row in texts), coder, limit)
         return cls(length, ("dataset",), documents, tokenizer, packed=packed)
 
     @property
@@ -215,6 +218,15 @@ class Text:
         place = start[:, None] + torch.arange(tokens)
         ids = packed.ids[place.clamp(max=len(packed.ids) - 1)].long()
         return ids.masked_fill(place >= stop[:, None], self.pad)
+
+
+def text_of(row: str | Mapping[str, Any]) -> str:
+    """The text of a dataset's row; ValueError for one without."""
+    found = row.get("text") if isinstance(row, Mapping) else row
+    if not isinstance(found, str):
+        had = f"one with {', '.join(row)}" if isinstance(row, Mapping) else type(row).__name__
+        raise ValueError(f'a row must be a text or have one as its "text", got {had}')
+    return found
 
 
 def parted(source: str) -> tuple[str, str | None]:
