@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .checkpoint import load_state, save_state
     from .core import State, fold, gradient_step
     from .evals import Report, decode, evaluate, steps_curve
     from .memories import LongTermMemory
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "checkpoint": ("load_state", "save_state"),
     "core": ("State", "fold", "gradient_step"),
     "evals": ("Report", "decode", "evaluate", "steps_curve"),
     "memories": ("LongTermMemory",),
@@ -32,7 +34,7 @@ _HOMES = {
     "zoo": ("load",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = {*_HOMES, "checkpoint", "cli", "hf", "nn", "training"}
+_MODULES = {*_HOMES, "cli", "hf", "nn", "training"}
 
 __all__ = [
     "AssociativeRetrieval",
@@ -51,7 +53,9 @@ __all__ = [
     "gradient_step",
     "load",
     "load_memory",
+    "load_state",
     "save_memory",
+    "save_state",
     "steps_curve",
 ]
 

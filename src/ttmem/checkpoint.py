@@ -15,7 +15,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 
+from .core.state import entries, refilled
+
 FORMAT = "ttmem-checkpoint"
+STATE = "ttmem-state"
 VERSION = 1
 LONGEST_HEADER = 100_000_000  # the limit of safetensors itself
 
@@ -56,6 +59,39 @@ def load_model(path: str | Path) -> Checkpoint:
     if not all(isinstance(said.get(part), dict) for part in ("config", "meta")):
         raise ValueError(f"{path} is damaged: its {FORMAT} entry lacks config or meta; fetch it again")
     return Checkpoint(said["config"], tensors, said["meta"])
+
+
+def save_state(path: str | Path, state: Any) -> Path:
+    """Keep what a layer or a model carries, any nested state, as a file; its graph is not kept.
+
+    It says nothing of who wrote it: `load_state` wants a state of the same form. A memory file (`save_memory`) does.
+
+    >>> import tempfile, torch
+    >>> from ttmem import LongTermMemory
+    >>> memory, path = LongTermMemory(8, heads=2), Path(tempfile.mkdtemp()) / "a.state"
+    >>> _, state = memory(torch.randn(3, 5, 8))
+    >>> state = load_state(save_state(path, state), like=memory.start(3))
+    """
+    leaves = entries(state)
+    held = {name: leaf.detach().clone() for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
+    return write_file(path, held, STATE, {"facts": {name: leaf for name, leaf in leaves.items() if name not in held}})
+
+
+def load_state(path: str | Path, like: Any) -> Any:
+    """The state of a file, on the CPU, in the form of another, such as `memory.start(batch)`.
+
+    Raises FileNotFoundError for no file, ValueError for one that is damaged, no state, or a state of another form.
+    """
+    held, said = read_file(path, STATE)
+    leaves, wanted = held | dict(said.get("facts", {})), entries(like)
+    shapes = [
+        {name: tuple(leaf.shape) if isinstance(leaf, Tensor) else () for name, leaf in each.items()}
+        for each in (leaves, wanted)
+    ]
+    if shapes[0] != shapes[1]:
+        odd = [name for name in {**shapes[1], **shapes[0]} if shapes[0].get(name) != shapes[1].get(name)]
+        raise ValueError(f"{path} is no state in the form of `like`: they differ in {brief(odd)}")
+    return refilled(like, leaves)
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, may_lack: tuple[str, ...] = ()) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from .checkpoint import header, packed, read_bytes, replace_file, version_of
-from .core.state import State, Tree, map_state
+from .core.state import State, Tree, map_state, named
 
 FORMAT = "ttmem-memory"
 VERSION = 1
@@ -267,24 +267,6 @@ def by_row(state: State, rows: int) -> Tree:
     found = {name: leaf.detach().clone() for name, leaf in named(state.fast).items()}
     several = {name for name, leaf in found.items() if rows and len(leaf) > rows and len(leaf) % rows == 0}
     return {name: leaf.unflatten(0, (rows, -1)) if name in several else leaf for name, leaf in found.items()}
-
-
-def named(tree: Any, path: str = "") -> Tree:
-    """The tensors of nested dicts and tuples by their place there; what is no tensor belongs to the model.
-
-    >>> from torch import ones
-    >>> list(named({"0": State({"w": ones(1)}, (ones(2),)), "mem": ones(3)}))
-    ['0.fast.w', '0.velocity.0', 'mem']
-    """
-    if isinstance(tree, Tensor):
-        return {path: tree}
-    if hasattr(tree, "_asdict"):
-        tree = tree._asdict()
-    elif isinstance(tree, tuple):
-        tree = dict(enumerate(tree))
-    parts = tree.items() if isinstance(tree, dict) else ()
-    inner = (named(part, f"{path}.{name}" if path else str(name)) for name, part in parts)
-    return {name: leaf for each in inner for name, leaf in each.items()}
 
 
 def put_together(path: str | Path, tensors: Tree, like: State) -> dict[str, Any]:

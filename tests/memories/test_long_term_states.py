@@ -7,6 +7,8 @@ import torch
 
 from apart import printed
 from memories.small import OPTIONS, memory_of, text
+from ttmem import load_state, save_state
+from ttmem.checkpoint import save_model
 from ttmem.core import State
 from ttmem.core.state import map_state, tensors
 from ttmem.memories import LongTermMemory
@@ -32,6 +34,36 @@ def test_a_state_of_other_floats_is_taken_as_those_of_start(kind, own, theirs):
     pairs = zip(tensors(found), tensors(wanted), strict=True)
     assert found[0].dtype == own and found[1].memory.fast["w1"].dtype == torch.promote_types(own, torch.float32)
     assert all(one.dtype == two.dtype and torch.equal(one, two) for one, two in pairs)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.usefixtures("float64")
+def test_a_state_in_a_file_goes_on_as_if_it_had_not_been_away(kind, tmp_path):
+    memory, x = memory_of(kind), text().double()
+    wanted, _ = memory(x)
+    _, half = memory(x[:, :7])
+    back = load_state(save_state(tmp_path / "half.state", half), like=memory.start(len(x)))
+    assert type(back) is type(half) and back.chunk_size == half.chunk_size
+    for one, two in zip(tensors(back), tensors(half), strict=True):
+        assert torch.equal(one, two) and not one.requires_grad
+    torch.testing.assert_close(memory(x[:, 7:], back)[0], wanted[:, 7:])
+
+
+@pytest.mark.parametrize(
+    "like, said", [({"heads": 4}, "they differ in memory.fast.w1"), ({"momentum": False}, "memory.velocity")]
+)
+def test_a_file_with_the_state_of_another_memory_is_refused(like, said, tmp_path):
+    _, state = memory_of()(text())
+    path = save_state(tmp_path / "a.state", state)
+    with pytest.raises(ValueError, match=said) as caught:
+        load_state(path, like=memory_of(**like).start(2))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_is_no_state(tmp_path):
+    path = save_model(tmp_path / "a.safetensors", {}, {"w": torch.zeros(1)})
+    with pytest.raises(ValueError, match="no ttmem-state"):
+        load_state(path, like=memory_of().start(1))
 
 
 @pytest.mark.parametrize("own", [True, False])

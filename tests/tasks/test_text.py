@@ -1,6 +1,5 @@
 """Laws of language modelling from files: what a document is, what a split is, what a window may hold."""
 
-import itertools
 import sys
 import time
 
@@ -170,23 +169,6 @@ def test_the_same_numbers_give_the_same_batch_and_others_another(write):
 def test_text_is_a_task(write):
     write("a.txt", THREE)
     assert isinstance(Text.from_name("text:8:a.txt"), Task)
-
-
-def test_a_dataset_is_read_up_to_the_limit_and_no_further():
-    read = []
-    texts = (read.append(i) or "word " * 10 for i in itertools.count())
-    task = Text.from_dataset(texts, length=8, limit=120, split="train")
-    assert len(read) == 3 and task.windows("train", 1).shape[0] == 120 + 3 - 1
-    assert task.name == "text:8:dataset" and task.vocab == 258
-
-
-def test_rows_of_a_dataset_are_their_texts():
-    rows = [{"text": "to be or not", "title": "Hamlet"}] * 9
-    ours, plain = (Text.from_dataset(texts, 4, 99) for texts in (rows, [row["text"] for row in rows]))
-    assert torch.equal(ours.sample(5).target, plain.sample(5).target)
-    for row, had in (({"content": "a", "title": "b"}, "one with content, title"), (7, "int")):
-        with pytest.raises(ValueError, match=f'a row must be a text or have one as its "text", got {had}'):
-            Text.from_dataset(iter([row]), 4, 99)
 
 
 # Ids

@@ -1,6 +1,6 @@
 """What a memory holds: fast weights, and what the write rule remembers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -54,6 +54,40 @@ def tensors(tree: Any) -> list[Tensor]:
 
     map_state(collect, tree)
     return found
+
+
+def entries(tree: Any, path: str = "") -> dict[str, Any]:
+    """All leaves of nested dicts and (named) tuples, tensors or not, by their place there.
+
+    >>> entries({"0": State({"w": 1}, (2,)), "mem": 3})
+    {'0.fast.w': 1, '0.velocity.0': 2, '0.step': 0, 'mem': 3}
+    """
+    if hasattr(tree, "_asdict"):
+        tree = tree._asdict()
+    elif isinstance(tree, tuple):
+        tree = dict(enumerate(tree))
+    if not isinstance(tree, dict):
+        return {path: tree}
+    inner = (entries(part, f"{path}.{name}" if path else str(name)) for name, part in tree.items())
+    return {name: leaf for each in inner for name, leaf in each.items()}
+
+
+def named(tree: Any) -> Tree:
+    """The tensors among `entries`."""
+    return {name: leaf for name, leaf in entries(tree).items() if isinstance(leaf, Tensor)}
+
+
+def refilled(like: Any, leaves: Mapping[str, Any], path: str = "") -> Any:
+    """A tree in the form of another, with the leaves that `entries` gave."""
+    if not isinstance(like, (dict, tuple)):
+        return leaves[path]
+    if isinstance(like, dict):
+        return {name: refilled(part, leaves, f"{path}.{name}" if path else str(name)) for name, part in like.items()}
+    names = getattr(like, "_fields", range(len(like)))
+    parts = [
+        refilled(part, leaves, f"{path}.{name}" if path else str(name)) for name, part in zip(names, like, strict=True)
+    ]
+    return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
 
 
 def detach(state: State) -> State:
