@@ -36,7 +36,7 @@ LONGER = replace(TRAIN, steps=2000)
 """Seven digits among essays: after 1,000 steps MAL knows .73 of the numbers, and still rises."""
 WORDS = replace(TRAIN, steps=3000)
 NUMBERS = Stage("needle:number:128", threshold=0.5, max_steps=1200)
-"""On the way to words: without it MAC knew none of them after 2,000 steps (LOG.md)."""
+"""On the way to words: without it MAC knew none of them after 1,440 steps (LOG.md)."""
 
 FIRST = Stage("needle:passkey:80:d1", threshold=0.8, max_steps=400)
 """One digit in a short text: the way off the plateau on which digits are guessed, where MAC stays longest."""
