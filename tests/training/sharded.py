@@ -26,7 +26,9 @@ def titans(architecture: str = "mac", **changes: Any) -> Experiment:
     """A run of five steps, with one context and two questions per process."""
     settings = QUICK | dict(steps=5, batch=2, eval_every=2, eval_samples=3, checkpoint_every=2, sharded=True)
     task = make_task(TARGET)
-    model = TitansConfig(architecture=architecture, vocab=task.vocab, pad=task.pad, context_loss=0.5, **TINY)
+    asked = {"memory_tokens": 2} if architecture == "mac" else {}  # and blocks computed again: as the presets have it
+    said = TINY | asked | {"vocab": task.vocab, "pad": task.pad, "context_loss": 0.5, "checkpoint": True}
+    model = TitansConfig(architecture=architecture, **said)
     return Experiment("sharded", TARGET, model, (), TrainConfig(**settings | changes))
 
 
