@@ -5,8 +5,8 @@
 
 RMT4 trained on 1 to 8 segments of one pair (2 + 2 characters among 9-16), asked for every pair after 1..20 of them on
 the test split: how much is known of the newest pair, and of each older one. Plain, and with each thing that might keep
-a memory from being written over: learned momentum and forgetting, a gate, a replay, learned weights of tokens. RMT,
-PRMT4 and ARMT beside.
+a memory from being written over: learned momentum and forgetting, a gate, a replay, learned weights of tokens; and
+with step sizes that stay where they start. RMT, PRMT4 and ARMT beside.
 """
 
 from dataclasses import replace
@@ -31,11 +31,13 @@ VARIANTS: dict[str, Config] = {
     "gate": replace(BASE, gate=True),
     "replay": replace(BASE, replay=0.1),
     "weigh": replace(BASE, weigh=True),
+    "fixed step sizes": BASE,
     "rmt": replace(BASE, memory="rmt", window=None),
     "prmt4": LayeredConfig("prmt4", memory_heads=1),
     "armt": LayeredConfig("armt"),
 }
 OWN: dict[str, dict[str, Any]] = {"prmt4": {"muon_lr": 0.02, "steps": 4000}, "armt": {"muon_lr": 0.02}}
+OWN["fixed step sizes"] = {"rates_lr": 0.0}
 STAGES = (
     Stage("N4-K1V1-V62", threshold=0.8),
     Stage("N4-K2V2-V62", threshold=0.8),
@@ -79,8 +81,9 @@ def draw(rows: list[dict], path: Path) -> None:
         image = axes.imshow(grid, origin="lower", vmin=0, vmax=1, extent=(0.5, MOST + 0.5, -0.5, MOST - 0.5))
         axes.axvline(TRAINED + 0.5, color="0.5", linewidth=0.8, linestyle="--")
         axes.set_yticks(range(0, MOST, 5))
-        seeds = f"{len(own)} seed{'s' * (len(own) > 1)}"
-        axes.set(xlabel="segments written", title=f"{name} ({seeds})\nnewest of {MOST}: {grid[0, -1]:.3f}")
+        seeds = f"{len(own)} seed{'s' * (len(own) > 1)}, {own[0]['memory_bytes']:,} bytes"
+        told = f"newest of {MOST}: {grid[0, -1]:.3f}, oldest: {grid[-1, -1]:.3f}"
+        axes.set(xlabel="segments written", title=f"{name} ({seeds})\n{told}")
     panels[0][0].set_ylabel("writes after the pair's own")
     figure.colorbar(image, ax=panels[0][-1], label="exact match, test")
     figure.savefig(path, dpi=150)
