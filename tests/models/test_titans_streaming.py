@@ -188,6 +188,18 @@ def test_padded_rows_equal_each_row_alone_and_go_on_so(kind):
             torch.testing.assert_close(logits[row, mask[row]], wanted[0], rtol=0, atol=1e-9)
 
 
+def test_rows_of_mac_that_stand_apart_go_on_in_pieces_up_to_the_next_end_of_a_segment():
+    made, ids = model("mac", layers=1, segment_size=6), text(2, 10)
+    mask = torch.ones(2, 10, dtype=torch.bool)
+    mask[1, :4] = False  # the first row stands at place 4 of its segment, the second at its end
+    _, state = made(ids, mask=mask)
+    mixer, sizes = made.blocks[0].mixer, []
+    piece = mixer.piece
+    mixer.piece = lambda x, *rest: sizes.append(x.shape[1]) or piece(x, *rest)
+    made(text(2, 14), state)
+    assert sizes == [2, 4, 2, 4, 2]
+
+
 @every
 def test_what_stands_in_the_padding_does_not_matter(kind):
     made, ids, mask = model(kind), text(5, T), masks(T)

@@ -94,12 +94,13 @@ class MAC(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], state: MACState, lengths: Int[Tensor, "b"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], MACState]:
-        """Segment by segment; token by token where rows stand at different places of their segments."""
+        """Segment by segment; where rows stand at different places of theirs, up to the next end of any."""
         state = self.fitted(state, len(x))
         outs, done, t = [], 0, x.shape[1]
         place = common_phase(state.place, self.size)
         while done < t:
-            end = min(t, done + (1 if place is None else self.size - place))
+            room = self.size - (int((state.place % self.size).max()) if place is None else place)
+            end = min(t, done + room)
             there = None if lengths is None else (lengths - done).clamp(0, end - done)
             y, state = self.piece(x[:, done:end], state if place else self.renewed(state, there), there)
             outs.append(y)
