@@ -24,7 +24,7 @@ from ttmem.zoo import load
 
 HERE = Path(__file__).parent
 KINDS = ("tokens", "neural-memory", "memory-mlp")
-CELLS = [f"{kind}-{size}" for size in ("n1", "n2") for kind in KINDS] + ["tokens-n8"]
+CELLS = [f"{kind}-{size}" for size in ("n1", "n2") for kind in KINDS] + ["tokens-n8", "tokens-n32"]
 CELLS += [f"{kind}-{size}" for kind in ("rmt4", "prmt4") for size in ("n1", "n2", "n4")]
 BASELINES = ["none-n2", "forward-n2", "full-n2"]
 BASELINES += [f"{kind}-{size}" for kind in ("rmt", "armt") for size in ("n1", "n2", "n4")]
