@@ -5,6 +5,7 @@
     python benchmarks/titans_model.py --only training --tokens 512       one kind of row
     python benchmarks/titans_model.py --architectures lmm mac --contexts 1024 4096
     python benchmarks/titans_model.py --json out.json                    the numbers as JSON too
+    python benchmarks/titans_model.py --read out.json --plot out.png     a picture of decoding, nothing measured
 
 The peer is LlamaForCausalLM of transformers: width, blocks, heads and vocabulary of the preset, the hidden width that
 brings it to the size of the first architecture asked for, random weights, sdpa attention. Without transformers its
@@ -123,12 +124,35 @@ def options() -> argparse.Namespace:
     parser.add_argument("--fill", type=float, help="seconds that filling the Llama's cache may take; default 60")
     parser.add_argument("--threads", type=positive, default=1, help="default 1")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
+    parser.add_argument("--plot", type=Path, help="leave a picture of decoding here")
+    parser.add_argument("--read", type=Path, help="measure nothing: take the numbers of a --json file")
     return parser.parse_args()
+
+
+def draw(results: list[dict], path: Path) -> None:
+    """Tokens a second of one-token steps against what was read before, a line a model."""
+    from ttmem.evals.plots import pyplot
+
+    rows = [each for each in results if each["kind"] == "decoding" and "rate" in each]
+    figure, axes = pyplot().subplots(figsize=(6.5, 3.8), layout="constrained")
+    for name in dict.fromkeys(each["name"] for each in rows):
+        own = [(each["context"], each["rate"]) for each in rows if each["name"] == name]
+        axes.plot(*zip(*own, strict=True), marker="o", label=name, linestyle="--" if name == LLAMA else "-")
+    contexts = sorted({each["context"] for each in rows})
+    axes.set(xscale="log", yscale="log", xlabel="tokens read before", ylabel="tokens a second, one at a time")
+    axes.set_xticks(contexts, [f"{context:,}" for context in contexts])
+    axes.set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     """Measures row by row and prints each as it comes."""
     given = options()
+    if given.read:
+        return draw(json.loads(given.read.read_text())["rows"], given.plot or given.read.with_suffix(".png"))
     setting, results = replace(QUICK if given.quick else USUAL, threads=given.threads), []
     jobs = jobs_of(given)
     first = jobs[0][1]
@@ -144,6 +168,8 @@ def main() -> None:
                 said = {"setting": asdict(setting), "cell": asdict(first), "rows": results}
                 given.json.write_text(json.dumps(said, indent=1) + "\n")
     print("\n".join([f"\n{FOOT}\n", *compared(results)]))
+    if given.plot:
+        draw(results, given.plot)
 
 
 if __name__ == "__main__":

@@ -165,3 +165,13 @@ def test_a_cache_that_is_too_much_to_fill_is_left_out_in_words(whole, monkeypatc
     llama.model.eval()
     reading = whole.Reading(llama, cell, piece=8)
     assert reading.upto(8) == "" and said in reading.upto(32) and reading.read == 8
+
+
+def test_kept_numbers_are_drawn_without_measuring(benchmarks, tmp_path):
+    pytest.importorskip("matplotlib")
+    kept, picture = benchmarks / "titans_model_decoding.json", tmp_path / "kept.png"
+    words = ["--read", str(kept), "--plot", str(picture)]
+    done = subprocess.run(
+        [sys.executable, str(benchmarks / "titans_model.py"), *words], capture_output=True, text=True, check=True
+    )
+    assert picture.read_bytes().startswith(b"\x89PNG") and done.stdout == ""
