@@ -17,6 +17,13 @@ def test_a_quick_run_leaves_numbers_and_a_picture(benchmarks, tmp_path):
     assert (tmp_path / "diagonal.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_quick_run_without_a_folder_keeps_nothing(benchmarks, tmp_path):
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, str(benchmarks / "diagonal.py"), "--quick", "--kinds", "armt"]
+    subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_walks_that_differ_are_not_timed(benchmarks, monkeypatch):
     spec = importlib.util.spec_from_file_location("diagonal", benchmarks / "diagonal.py")
     assert spec is not None and spec.loader is not None
