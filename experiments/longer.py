@@ -19,7 +19,7 @@ from pathlib import Path
 
 import study
 import torch
-from cells import experiment_of
+from cells import LONG, experiment_of
 
 from ttmem.evals import evaluate
 from ttmem.evals.plots import pyplot
@@ -27,7 +27,6 @@ from ttmem.tasks import make_task
 from ttmem.zoo import load
 
 HERE, SAMPLES, TRAINED, LONGEST = Path(__file__).parent, 500, 4, 32
-LONG = ("prmt4-long", "rmt4-long")
 CELLS = (*LONG, "prmt4-n4", "rmt4-n4", "armt-n4", "rmt-n4")
 SEGMENTS = (4, 8, 16, 32, 64, 128)
 
