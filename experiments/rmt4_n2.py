@@ -18,7 +18,7 @@ EXPERIMENT = Experiment(
     model=ModelConfig(memory="rmt4", layers=2, hidden=96, window=1, slots=32, weigh=True),
     stages=(Stage("N4-K1V1-V62", threshold=0.8), Stage("N4-K2V2-V62", threshold=0.8)),
     train=TrainConfig(
-        steps=3000,
+        steps=2000,
         start_from="src/ttmem/checkpoints/tokens-n2.safetensors",
         batch=32,
         lr=1e-3,

@@ -24,6 +24,7 @@ NAMES = (
     "rmt4-n1",
     "rmt4-n2",
     "rmt4-n4",
+    "rmt4-long",
     "prmt4-n1",
     "prmt4-n2",
     "prmt4-n4",
