@@ -2,9 +2,9 @@
 the test split (GradMem, K = 2: 0.983, after some 200k steps and more); these 4,000 steps gave .884, seed 0 (LOG.md).
 
     ttmem train experiments/tokens_n32.py
-    ttmem eval runs/tokens-n32/model.safetensors --task N32-K2V2-V62
+    ttmem eval runs/tokens-n32/model.safetensors --samples 1000
 
-It goes on from the shipped tokens-n8, which knows .28 of 32 pairs as it is, in the root of the repository. Seeds 0, 1,
+It goes on from the shipped tokens-n8, which knows .27 of 32 pairs as it is, in the root of the repository. Seeds 0, 1,
 2 (--override train.seed=1 --out runs/tokens-n32-1). What they gave, and the time each took: results.json, made by
 cells.py.
 """
