@@ -41,6 +41,15 @@ def test_a_memory_answers_for_no_other_batch(kind, rows):
 
 
 @each
+def test_an_empty_batch_is_refused(kind):
+    own, asked = made(kind), episode(2, 2)
+    with pytest.raises(ValueError, match="context and query must have a row, got an empty batch"):
+        own.write(own.start(0), asked.context[:0])
+    with pytest.raises(ValueError, match="context and query must have a row, got an empty batch"):
+        own.read(own.start(0), asked.query[:0], asked.target[:0])
+
+
+@each
 def test_a_state_of_another_kind_is_refused(kind):
     own, asked = made(kind), episode(2, 2)
     with pytest.raises(ValueError, match=r"state must hold .*, as start and write give it, got other$"):

@@ -98,10 +98,12 @@ def join(query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"], pad: int) ->
 
 
 def of_rows(state: State, rows: int, names: Collection[str] = ("mem",)) -> State:
-    """The state, fit for autograd; ValueError unless it is one of this kind of model and has so many rows.
+    """The state, fit for autograd; ValueError unless it is one of this kind of model and has so many rows, one or more.
 
     Several questions share a memory, and a memory of another batch would pass as theirs.
     """
+    if rows < 1:
+        raise ValueError("context and query must have a row, got an empty batch")
     held = set(getattr(state, "fast", ()))
     if held != set(names):
         found = ", ".join(sorted(held)) or type(state).__name__
