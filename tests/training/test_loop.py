@@ -7,9 +7,10 @@ from training.short import EASY, MODEL_CONFIG, TARGET, experiment, history, weig
 from ttmem.checkpoint import load_model
 from ttmem.evals import evaluate
 from ttmem.models import ModelConfig, build
-from ttmem.tasks import AssociativeRetrieval
-from ttmem.training import Diverged, Experiment, Stage, train
+from ttmem.tasks import AssociativeRetrieval, make_task
+from ttmem.training import Diverged, Experiment, Stage, override, train
 from ttmem.training.loop import MODEL, STATE, Trainer
+from ttmem.zoo import load
 
 
 def answering(monkeypatch, *exacts: float) -> None:
@@ -184,6 +185,18 @@ def test_a_run_can_start_from_a_checkpoint(tmp_path):
     assert all(trainer.model.state_dict()[n].equal(t) for n, t in load_model(first.checkpoint).tensors.items())
     with pytest.raises(FileNotFoundError, match="there is no checkpoint gone"):
         Trainer(experiment(start_from="gone"), tmp_path / "c", progress=False)
+
+
+def test_a_run_can_start_from_a_checkpoint_of_fewer_write_steps_and_writes_alike(tmp_path):
+    first = train(override(experiment(steps=2), ["model.steps=2"]), tmp_path / "a", progress=False)
+    more = override(experiment(start_from=str(first.checkpoint)), ["model.steps=4"])
+    model, before = Trainer(more, tmp_path / "b", progress=False).model, load(first.checkpoint).model
+    context = make_task(more.task).sample(3).context
+    wanted = before.write(before.start(3), context, steps=4)[0].fast["mem"]
+    assert torch.equal(model.write(model.start(3), context)[0].fast["mem"], wanted)
+    fewer = override(more, ["model.steps=1"])
+    with pytest.raises(ValueError, match="does not fit the model: rates.raw.lr_mem has shape"):
+        Trainer(fewer, tmp_path / "c", progress=False)
 
 
 def test_bf16_trains_in_float32_weights_near_the_float32_loss(tmp_path):

@@ -77,3 +77,15 @@ class LearnedRates(nn.Module):
     def _value(self, part: str, name: str) -> Tensor:
         raw = self.raw[f"{part}_{name}"]
         return raw.exp() if part == "lr" else raw.sigmoid()
+
+
+def with_more_steps(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a model that was trained with fewer write steps, as `model` has them: the last step's rates serve
+    on, so that both write alike."""
+    found = dict(tensors)
+    for name, module in model.named_modules():
+        for key in [f"{name}.raw.{raw}" for raw in module.raw] if isinstance(module, LearnedRates) else []:
+            given = found.get(key)
+            if given is not None and 0 < len(given) < module.steps:
+                found[key] = torch.cat([given, given[-1:].expand(module.steps - len(given))])
+    return found

@@ -36,7 +36,7 @@ class TrainConfig:
         queries: questions asked of each written context; None asks all pairs.
         seed: of the initial weights and of the training stream.
         start_from: a checkpoint whose weights to start from, instead of fresh ones (those that change nothing at first,
-            as `weigh` does, may be missing there).
+            as `weigh` does, may be missing there; of fewer write steps, the last one's rates serve on).
         lr: step size of AdamW.
         rates_lr: the learned inner step sizes take `rates_lr * lr`.
         muon_lr: step size of Muon for the matrices inside the blocks; 0 leaves these to AdamW as well.

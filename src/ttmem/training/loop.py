@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from .. import __version__
 from ..checkpoint import fill, load_model, save_model, start_file
+from ..core.rates import with_more_steps
 from ..evals import evaluate, nats
 from ..models import build
 from ..tasks import Episode, make_task
@@ -71,7 +72,8 @@ class Trainer:
         model = build(self.experiment.model, self.config.seed)
         if self.config.start_from is not None and fresh:  # a saved state has all weights
             source = start_file(self.config.start_from)
-            fill(model, load_model(source).tensors, source, getattr(model, "neutral", ()))
+            tensors = with_more_steps(model, load_model(source).tensors)
+            fill(model, tensors, source, getattr(model, "neutral", ()))
         return model
 
     def _state(self, resume: bool) -> RunState:
