@@ -1,0 +1,34 @@
+"""Memory tokens on 64 pairs of 2 + 2 characters in the same 8 x 128 floats, K = 5. The aim is exact match >= 0.995 on
+the test split (GradMem, K = 5: 0.991); see LOG.md for what it has come to.
+
+    ttmem train experiments/tokens_n64.py
+    ttmem eval runs/tokens-n64/model.safetensors --samples 1000
+
+It goes on from the shipped tokens-n32, trained with two write steps, which knows .44 of 64 pairs with five. Seeds 0, 1,
+2 (--override train.seed=1 --out runs/tokens-n64-1).
+"""
+
+from ttmem.models import ModelConfig
+from ttmem.training import Experiment, TrainConfig
+
+EXPERIMENT = Experiment(
+    name="tokens-n64",
+    task="N64-K2V2-V62",
+    model=ModelConfig(
+        memory="tokens", steps=5, layers=2, dim=128, hidden=192, window=1, slots=8, weigh=True, weight=0.1
+    ),
+    train=TrainConfig(
+        steps=1000,
+        start_from="tokens-n32",
+        batch=8,
+        queries=32,
+        muon_lr=0.005,
+        rates_lr=2.0,
+        warmup=50,
+        decay=0.5,
+        floor=0.01,
+        eval_every=200,
+        eval_samples=100,
+    ),
+    expected={"exact_match": 0.7},
+)
