@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from ttmem.core import State
 from ttmem.core.state import Log
-from ttmem.evals import BATCH, evaluate, steps_curve
+from ttmem.evals import BATCH, evaluate, run, steps_curve
 from ttmem.evals.run import episodes, evaluating, mean_loss
 from ttmem.models import LayeredConfig, ModelConfig, Titans, build, preset
 from ttmem.tasks import AssociativeRetrieval, Episode, Needle
@@ -95,6 +97,19 @@ def test_fewer_samples_ask_the_first_of_the_same_questions():
     few = torch.cat([e.context for e in episodes(TASK, 40, 1, "test")])
     assert len(many) == BATCH + 30 and len(few) == 40
     assert torch.equal(many[:40], few) and len(many.unique(dim=0)) == len(many)
+
+
+def test_what_is_read_at_once_changes_no_answer(monkeypatch):
+    model, reports = build(ModelConfig(dim=16, layers=1), seed=0), []
+    for at_once, fewest in ((10**9, 1), (1, 7)):
+        monkeypatch.setattr(run, "AT_ONCE", at_once)
+        monkeypatch.setattr(run, "FEWEST", fewest)
+        reports.append(evaluate(model, TASK, samples=40))
+    whole, parts = (replace(report, write_seconds=0, answer_seconds=0, write_loss=()) for report in reports)
+    assert whole == parts and reports[0].write_loss == pytest.approx(reports[1].write_loss, rel=1e-5)
+    asked = next(episodes(TASK, 40, 1, "test"))
+    assert [len(part) for part in run.pieces(asked, torch.device("cpu"))] == [7, 7, 7, 7, 7, 5]
+    assert [len(part) for part in run.pieces(asked, torch.device("cuda"))] == [40]
 
 
 def test_the_split_and_the_seed_choose_the_questions():
