@@ -105,7 +105,7 @@ def test_what_is_read_at_once_changes_no_answer(monkeypatch):
         monkeypatch.setattr(run, "AT_ONCE", at_once)
         monkeypatch.setattr(run, "FEWEST", fewest)
         reports.append(evaluate(model, TASK, samples=40))
-    whole, parts = (replace(report, write_seconds=0, answer_seconds=0, write_loss=()) for report in reports)
+    whole, parts = (replace(report, write_seconds=0.0, answer_seconds=0.0, write_loss=()) for report in reports)
     assert whole == parts and reports[0].write_loss == pytest.approx(reports[1].write_loss, rel=1e-5)
     asked = next(episodes(TASK, 40, 1, "test"))
     assert [len(part) for part in run.pieces(asked, torch.device("cpu"))] == [7, 7, 7, 7, 7, 5]
