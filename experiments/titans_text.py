@@ -103,11 +103,17 @@ def band(axes: Any, place: torch.Tensor, parts: torch.Tensor, label: str, **styl
     axes.fill_between(place, mean - half, mean + half, color=drawn.get_color(), alpha=0.13, linewidth=0)
 
 
-def tell(rows: list[dict], windows: list[dict], field: str = "binned", size: int = LENGTH // 8) -> None:
+def tell(
+    rows: list[dict],
+    windows: list[dict],
+    field: str = "binned",
+    size: int = LENGTH // 8,
+    base: str = "the plain window",
+) -> None:
     """What `beyond` says, variant by variant, between the end of one column and that of the next."""
     columns = [end for end in UPTO if end <= len(rows[0][field][0]) * size]
     ends = [0, *(end // size for end in columns)]
-    print("| nats more than the plain window | " + " | ".join(f"to {end}" for end in columns) + " |")
+    print(f"| nats more than {base} | " + " | ".join(f"to {end}" for end in columns) + " |")
     for name in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == name]
         more = beyond(own, windows, field)
@@ -124,6 +130,9 @@ def draw(rows: list[dict], path: Path) -> None:
     What goes beyond 2.5 nats, as full attention does, leaves the picture.
     """
     tell(rows, [row for row in rows if row["variant"] == "swa"])
+    parts = [row for row in rows if row["variant"] not in HIDDEN]
+    if parts:
+        tell(parts, [row for row in rows if row["variant"] == "lmm"], base="LMM")
     figure, panels = pyplot().subplots(1, len(PANELS), figsize=(5.2 * len(PANELS), 4.4), layout="constrained")
     for axes, (title, names) in zip(panels, PANELS.items(), strict=True):
         for name in names:
