@@ -30,5 +30,5 @@ EXPERIMENT = Experiment(
         eval_every=200,
         eval_samples=100,
     ),
-    expected={"exact_match": 0.7},
+    expected={"exact_match": 0.95},
 )

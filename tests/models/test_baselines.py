@@ -60,14 +60,15 @@ def test_every_trained_weight_gets_a_gradient(kind):
 @every
 def test_every_model_learns_a_sample_by_heart(kind):
     made, asked = model(kind), episode(2, 1)
-    optimizer = torch.optim.Adam(made.parameters(), 0.02)
+    optimizer = torch.optim.Adam(made.parameters(), 0.01)
     before = made.loss(asked).parts["read"]
     for _ in range(20):
         optimizer.zero_grad()
         outcome = made.loss(asked)
         outcome.loss.backward()
+        torch.nn.utils.clip_grad_norm_(made.parameters(), 1.0)  # without, the end depends on last digits
         optimizer.step()
-    assert outcome.parts["read"] < 0.7 * before
+    assert outcome.parts["read"] < 0.3 * before
 
 
 def test_the_full_context_is_one_plain_sequence():
