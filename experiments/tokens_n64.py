@@ -1,11 +1,12 @@
 """Memory tokens on 64 pairs of 2 + 2 characters in the same 8 x 128 floats, K = 5. The aim is exact match >= 0.995 on
 the test split (GradMem, K = 5: 0.991); see LOG.md for what it has come to.
 
+    ttmem train experiments/tokens_n32.py
     ttmem train experiments/tokens_n64.py
     ttmem eval runs/tokens-n64/model.safetensors --samples 1000
 
-It goes on from the shipped tokens-n32, trained with two write steps, which knows .44 of 64 pairs with five. Seeds 0, 1,
-2 (--override train.seed=1 --out runs/tokens-n64-1).
+It goes on from the run of tokens_n32.py, trained with two write steps, which knows .44 of 64 pairs with five; in the
+root of the repository. Seeds 0, 1, 2 (--override train.seed=1 --out runs/tokens-n64-1).
 """
 
 from ttmem.models import ModelConfig
@@ -19,7 +20,7 @@ EXPERIMENT = Experiment(
     ),
     train=TrainConfig(
         steps=1000,
-        start_from="tokens-n32",
+        start_from="runs/tokens-n32/model.safetensors",
         batch=8,
         queries=32,
         muon_lr=0.005,

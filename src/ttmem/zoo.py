@@ -21,7 +21,6 @@ NAMES = (
     "neural-memory-n2",
     "memory-mlp-n2",
     "tokens-n8",
-    "tokens-n32",
     "rmt4-n1",
     "rmt4-n2",
     "rmt4-n4",

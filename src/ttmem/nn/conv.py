@@ -42,6 +42,12 @@ def taps(w: Float[Tensor, "*g k d"]) -> Float[Tensor, "k *g 1 1 d"]:
     return w.movedim(-2, 0)[..., None, None, :]
 
 
+def kept(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """What all three keep for their gradients: both factors, and where it is said, whether the token is added."""
+    first, second, *ctx.own = inputs
+    ctx.save_for_backward(first, second)
+
+
 class Slide(torch.autograd.Function):
     """`slide`, and where `own` the token itself is added."""
 
@@ -56,17 +62,13 @@ class Slide(torch.autograd.Function):
             y.addcmul_(x[..., i : i + t, :], tap)
         return y
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
-        """Both factors."""
-        *factors, ctx.own = inputs
-        ctx.save_for_backward(*factors)
+    setup_context = staticmethod(kept)
 
     @staticmethod
     def backward(ctx: Any, y: Tensor) -> tuple[Tensor | None, ...]:
         """By the other two."""
         (x, w), (of_x, of_w, _) = ctx.saved_tensors, ctx.needs_input_grad
-        return Spread.apply(y, w, ctx.own) if of_x else None, Meet.apply(x, y) if of_w else None, None
+        return Spread.apply(y, w, *ctx.own) if of_x else None, Meet.apply(x, y) if of_w else None, None
 
 
 class Spread(torch.autograd.Function):
@@ -84,17 +86,13 @@ class Spread(torch.autograd.Function):
             x[..., i : i + t, :].addcmul_(y, tap)
         return x
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
-        """Both factors."""
-        *factors, ctx.own = inputs
-        ctx.save_for_backward(*factors)
+    setup_context = staticmethod(kept)
 
     @staticmethod
     def backward(ctx: Any, x: Tensor) -> tuple[Tensor | None, ...]:
         """By the other two."""
         (y, w), (of_y, of_w, _) = ctx.saved_tensors, ctx.needs_input_grad
-        return Slide.apply(x, w, ctx.own) if of_y else None, Meet.apply(x, y) if of_w else None, None
+        return Slide.apply(x, w, *ctx.own) if of_y else None, Meet.apply(x, y) if of_w else None, None
 
 
 class Meet(torch.autograd.Function):
@@ -107,10 +105,7 @@ class Meet(torch.autograd.Function):
         shifts = range(x.shape[-2] - t + 1)
         return torch.stack([torch.mul(x[..., i : i + t, :], y, out=room).sum((-3, -2)) for i in shifts], dim=-2)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        """Both factors."""
-        ctx.save_for_backward(*inputs)
+    setup_context = staticmethod(kept)
 
     @staticmethod
     def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, ...]:
