@@ -85,13 +85,14 @@ class InPieces(nn.Module):
         self.model = model
         self.start, self.read = model.start, model.read
 
-    def write(self, state: Any, context: Any, steps: int | None = None) -> Any:
+    def write(self, state: Any, context: Any, steps: None = None) -> Any:
         """The memory behind the context, and the log of its last piece."""
         size = max(TOKENS // len(context) // SEGMENT, 1) * SEGMENT
-        log = None
-        for piece in context.split(size, dim=1):
-            state, log = self.model.write(state, piece, steps)
-        return state, log
+        *before, last = context.split(size, dim=1)
+        write = getattr(self.model, "behind", self.model.write)  # as `write`, without the logits of its losses
+        for piece in before:
+            state, *_ = write(state, piece)
+        return self.model.write(state, last, steps)
 
 
 def measure(kind: str) -> Any:

@@ -132,9 +132,11 @@ def test_what_was_before_is_written_without_a_graph():
     early = asked([3, 4]).context
     with torch.no_grad():
         wanted, _ = made.write(made.start(1), early)
-    found = begun(made, early, pad=0)
+    found = begun(made.start, made.write, early, pad=0)
     assert torch.equal(found.fast["mem"], wanted.fast["mem"])
-    assert begun(made, early[:, :0], pad=0).fast["mem"].requires_grad  # nothing stands there: the initial memory
+    assert (
+        begun(made.start, made.write, early[:, :0], pad=0).fast["mem"].requires_grad
+    )  # nothing stands there: the initial memory
 
 
 @pytest.mark.parametrize("made", [partial(ModelConfig, memory="rmt4"), LayeredConfig])
@@ -197,4 +199,4 @@ def test_more_context_saves_no_more_for_the_backward_pass():
 def test_the_number_of_writes_counts_all_segments(kind):
     made, context = KINDS[kind](truncate=1), asked([3, 4, 2]).context
     early, _ = parted(context, 0, 1, END)
-    assert begun(made, early, pad=0).step == 2
+    assert begun(made.start, made.write, early, pad=0).step == 2

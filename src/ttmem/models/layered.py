@@ -81,17 +81,28 @@ class Layered(nn.Module):
 
         The context begins a segment: a memory may be written in pieces that end where segments end.
         """
+        state, tops, ids = self.behind(state, context, steps)
+        return state, *self.nats(tops, ids)
+
+    def behind(
+        self, state: State, context: Int[Tensor, "b t"], steps: int | None = None
+    ) -> tuple[State, Float[Tensor, "s b _ d"], Int[Tensor, "s b l"]]:
+        """The state behind a context, what the last layer gives for each segment, and its ids: what costs no logits."""
         config, state = self.config, of_rows(state, len(context), set(self.start(1).fast))
         ids = rearrange(cut(context, config.pad, config.separator, config.segment_size), "b s t -> s b t")
-        real = ids != config.pad
-        grid = self.grid(self.embedding(ids), real.sum(-1))
+        grid = self.grid(self.embedding(ids), (ids != config.pad).sum(-1))
         tops, fast = FOLDS[config.schedule](self.stack(steps), flipped(state.fast), grid)
+        return State(flipped(fast), (), state.step + len(ids)), tops, ids
+
+    def nats(
+        self, tops: Float[Tensor, "s b _ d"], ids: Int[Tensor, "s b l"]
+    ) -> tuple[Float[Tensor, "s b"], Int[Tensor, "s b"]]:
+        """Each segment's mean nats per token, and how many tokens that is the mean of."""
+        told = ids[..., 1:] != self.config.pad
         logits = self.logits(tops[:, :, : ids.shape[2] - 1])
         nats = F.cross_entropy(wide(logits).flatten(0, 2), ids[..., 1:].flatten(), reduction="none")
-        told = real[..., 1:]
         count = told.sum(-1)
-        mean = (nats.view(told.shape) * told).sum(-1) / count.clamp(min=1)
-        return State(flipped(fast), (), state.step + len(ids)), mean, count
+        return (nats.view(told.shape) * told).sum(-1) / count.clamp(min=1), count
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         """Next-token logits of what the last layer gives."""
@@ -109,19 +120,24 @@ class Layered(nn.Module):
 
     def loss(self, episode: Episode) -> Outcome:
         """Read the context, answer from the memories; with `context_loss`, predicting the context counts as well."""
-        state, nats, count = self.outer_context(episode.context)
+        state, tops, ids = self.outer_context(episode.context)
         outcome = score(self.read(state, episode.query, episode.target), episode)
+        if not self.config.context_loss:  # logits of every token of the context would cost as much as a layer
+            return outcome
+        nats, count = self.nats(tops, ids)
         written = (nats * count).sum() / count.sum().clamp(min=1)
-        loss = outcome.loss + self.config.context_loss * written if self.config.context_loss else outcome.loss
+        loss = outcome.loss + self.config.context_loss * written
         return outcome._replace(loss=loss, parts=outcome.parts | {"write": written.detach()})
 
-    def outer_context(self, context: Int[Tensor, "b t"]) -> tuple[State, Float[Tensor, "s b"], Int[Tensor, "s b"]]:
-        """`read_context` of what the outer loop differentiates through: all segments, with `truncate` the last."""
+    def outer_context(
+        self, context: Int[Tensor, "b t"]
+    ) -> tuple[State, Float[Tensor, "s b _ d"], Int[Tensor, "s b l"]]:
+        """`behind` what the outer loop differentiates through: all segments, with `truncate` the last."""
         config = self.config
         if config.truncate is None:
-            return self.read_context(self.start(len(context)), context)
+            return self.behind(self.start(len(context)), context)
         early, late = parted(context, config.pad, config.truncate, config.separator, config.segment_size)
-        return self.read_context(begun(self, early, config.pad), late)
+        return self.behind(begun(self.start, self.behind, early, config.pad), late)
 
     forward = loss
 

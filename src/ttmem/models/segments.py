@@ -1,5 +1,6 @@
 """Long contexts in parts: where a segment ends, and how the segments of many rows stand side by side."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,25 +101,25 @@ def outer_write(model: MemoryModel, context: Int[Tensor, "b t"], config: Segment
     if config.truncate is None:
         return model.write(model.start(len(context)), context)
     early, late = parted(context, pad, config.truncate, config.separator, config.segment_size)
-    return model.write(begun(model, early, pad), late)
+    return model.write(begun(model.start, model.write, early, pad), late)
 
 
-def begun(model: MemoryModel, context: Int[Tensor, "b t"], pad: int) -> State:
-    """The memory that a context leaves, taken as given by the outer loop (truncated back-propagation).
+def begun(start: Callable[[int], State], write: Callable[..., tuple], context: Int[Tensor, "b t"], pad: int) -> State:
+    """The memory that `write` leaves of a context, taken as given by the outer loop (truncated back-propagation).
 
     Rows of which nothing stands there keep the initial memory, which the outer loop does see.
     """
-    start = model.start(len(context))
+    begin = start(len(context))
     if not context.shape[1]:
-        return start
+        return begin
     with torch.no_grad():
-        state, _ = model.write(model.start(len(context)), context)
+        state, *_ = write(start(len(context)), context)
     told = (context != pad).any(1)
 
     def joined(own: Tensor, left: Tensor) -> Tensor:
         return torch.where(told.view(-1, *[1] * (own.ndim - 1)), left, own)
 
-    return state._replace(fast={name: joined(leaf, state.fast[name]) for name, leaf in start.fast.items()})
+    return state._replace(fast={name: joined(leaf, state.fast[name]) for name, leaf in begin.fast.items()})
 
 
 def spread_out(segments: Int[Tensor, "b s l"], pad: int, most: int) -> Int[Tensor, "b m l"]:

@@ -176,12 +176,21 @@ class Titans(nn.Module):
 
     def read_context(self, state: State, context: Int[Tensor, "b t"]) -> tuple[State, Float[Tensor, "b"]]:
         """The state behind a context, and each row's mean nats per token of it."""
+        state, hidden = self.behind(state, context)
+        return state, self.nats(hidden, context)
+
+    def behind(self, state: State, context: Int[Tensor, "b t"]) -> tuple[State, Float[Tensor, "b t d"]]:
+        """The state behind a right-padded context, and its hidden states: what costs no logits."""
+        hidden, state = self.stream(self.embedding(context), state, (context != self.config.pad).sum(1))
+        return state, hidden
+
+    def nats(self, hidden: Float[Tensor, "b t d"], context: Int[Tensor, "b t"]) -> Float[Tensor, "b"]:
+        """Each row's mean nats per token of a context with these hidden states."""
         if not context.shape[1]:
-            return state, torch.zeros(len(context), device=context.device)
-        real = context != self.config.pad
-        hidden, state = self.stream(self.embedding(context), state, real.sum(1))
-        nats = F.cross_entropy(wide(self.logits(hidden[:, :-1]).mT), context[:, 1:], reduction="none") * real[:, 1:]
-        return state, nats.sum(1) / real[:, 1:].sum(1).clamp(min=1)
+            return torch.zeros(len(context), device=context.device)
+        told = context[:, 1:] != self.config.pad
+        nats = F.cross_entropy(wide(self.logits(hidden[:, :-1]).mT), context[:, 1:], reduction="none") * told
+        return nats.sum(1) / told.sum(1).clamp(min=1)
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y v"]:
         """Logits of the target's tokens, each question asked of its own copy of the state."""
@@ -195,13 +204,14 @@ class Titans(nn.Module):
 
     def loss(self, episode: Episode) -> Outcome:
         """Read the context, answer from the state; with `context_loss`, predicting the context counts as well."""
-        truncate, weight = self.config.truncate, self.config.context_loss
+        truncate, weight, context = self.config.truncate, self.config.context_loss, episode.context
         with torch.set_grad_enabled(torch.is_grad_enabled() and (weight > 0 or not truncate)):
-            state, nats = self.read_context(self.unread(), episode.context)
-        state = detach(state) if truncate else state
-        outcome = score(self.read(state, episode.query, episode.target), episode)
-        parts = outcome.parts | {"write": nats.mean().detach()}
-        return outcome._replace(loss=outcome.loss + weight * nats.mean(), parts=parts)
+            state, hidden = self.behind(self.unread(), context)
+        outcome = score(self.read(detach(state) if truncate else state, episode.query, episode.target), episode)
+        if not weight:  # logits of every token of the context would cost as much as a layer
+            return outcome
+        nats = self.nats(hidden, context).mean()
+        return outcome._replace(loss=outcome.loss + weight * nats, parts=outcome.parts | {"write": nats.detach()})
 
 
 def repeated(state: State, batch: int, times: int) -> State:
