@@ -4,17 +4,22 @@ A script, because the checks of shapes that the tests switch on are nothing the 
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from core.toy import RULES, Toy, pairs
 from models.tiny import episode, model
 from ttmem.core import detach
+from ttmem.nn.attention import attend_near
 
 MODELS = {"second": {}, "first": {"meta_gradient": "first"}}
+COMPILER = any(map(shutil.which, ("g++", "c++", "clang++")))
+WINDOWS = (1, 3)
 
 
 def toy_cases() -> Iterator[tuple[str, nn.Module, Callable]]:
@@ -42,6 +47,20 @@ def model_cases() -> Iterator[tuple[str, nn.Module, Callable]]:
         yield f"model {name}", made, run
 
 
+def short_windows() -> Iterator[tuple[str, nn.Module, Callable]]:
+    """Attention over short windows, in machine code: the compiler gets the gradient of an uneven `split` wrong."""
+    for window in WINDOWS:
+        made = nn.Linear(4, 12, bias=False)
+        x, memory = torch.randn(2, 9, 4), torch.randn(2, 8, 4)
+
+        def run(made=made, x=x, memory=memory, window=window):
+            q, k, v = rearrange(made(x), "b t (n h e) -> n b h t e", n=3, h=1)
+            _, far_k, far_v = rearrange(made(memory), "b t (n h e) -> n b h t e", n=3, h=1)
+            return attend_near(q, [far_k, k], [far_v, v], window).sin().sum(), []
+
+        yield f"window {window}", made, run
+
+
 def results(module: nn.Module, run: Callable) -> tuple[list[Tensor], list[bool]]:
     """Loss, what else is reported, and all gradients; which weights got one; which reports have a graph."""
     loss, reports = run()
@@ -53,11 +72,11 @@ def results(module: nn.Module, run: Callable) -> tuple[list[Tensor], list[bool]]
     return [x.detach().double() for x in (loss, *reports, *(g for g in grads if g is not None))], marks
 
 
-def difference(module: nn.Module, run: Callable) -> dict:
+def difference(module: nn.Module, run: Callable, backend: str = "aot_eager") -> dict:
     """Largest difference between compiled and eager numbers, and whether the same things have gradients."""
     eager, marks = results(module, run)
     torch._dynamo.reset()
-    compiled, compiled_marks = results(module, torch.compile(run, backend="aot_eager", fullgraph=True))
+    compiled, compiled_marks = results(module, torch.compile(run, backend=backend, fullgraph=True))
     far = [float((a - b).abs().max()) for a, b in zip(eager, compiled, strict=True)]
     return {"far": max(far), "same_graph": marks == compiled_marks}
 
@@ -78,6 +97,7 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
     found = {name: difference(module, run) for name, module, run in (*toy_cases(), *model_cases())}
+    found |= {name: difference(module, run, "inductor") for name, module, run in short_windows() if COMPILER}
     json.dump(found | {"toy no_grad": quiet()}, sys.stdout)
 
 

@@ -12,6 +12,7 @@ import compiled
 
 TESTS = Path(__file__).parent
 METAS = ["first", "none", "last_1"]
+NAMES = [f"model {name}" for name in compiled.MODELS] + [f"window {window}" for window in compiled.WINDOWS]
 TOYS = [f"toy {rule} second" for rule in compiled.RULES] + [f"toy titans {meta}" for meta in METAS] + ["toy no_grad"]
 
 
@@ -25,11 +26,13 @@ def found() -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("case", [*TOYS, *(f"model {name}" for name in compiled.MODELS)])
+@pytest.mark.parametrize("case", [*TOYS, *NAMES])
 def test_compiled_losses_and_gradients_are_the_eager_ones(found, case):
+    if case not in found and not compiled.COMPILER:
+        pytest.skip("no compiler of C++ on this machine: machine code is not tested")
     assert found[case]["far"] < 1e-10
     assert found[case]["same_graph"], "compiling gave a gradient to what eagerly has none, or took one away"
 
 
 def test_every_case_is_tested(found):
-    assert set(found) == {*TOYS, *(f"model {name}" for name in compiled.MODELS)}
+    assert set(found) == {case for case in (*TOYS, *NAMES) if compiled.COMPILER or not case.startswith("window")}

@@ -72,7 +72,7 @@ def attend_near(
         near = near.masked_fill(back > torch.arange(q.shape[2], device=q.device)[:, None], torch.finfo(q.dtype).min)
     scores = [q @ k.transpose(-1, -2) for k in keys[:-1]] + [near]
     share = (torch.cat(scores, dim=-1) * q.shape[-1] ** -0.5).softmax(-1)
-    far, close = share.split([share.shape[-1] - window, window], dim=-1)
+    far, close = share[..., :-window], share[..., -window:]
     out = sum(close[..., i : i + 1] * shifted(values[-1], i) for i in range(window))
     return out + far @ values[0] if len(values) > 1 else out
 
