@@ -99,6 +99,26 @@ def test_fewer_samples_ask_the_first_of_the_same_questions():
     assert torch.equal(many[:40], few) and len(many.unique(dim=0)) == len(many)
 
 
+def test_all_questions_of_a_context_are_of_the_same_contexts_and_count_alike():
+    some = Oracle(lambda keys: keys[:, 1] % 3 > 0)
+    made = build(ModelConfig(dim=16, layers=1), seed=0)
+    for model, asked in ((some, 2), (Oracle(), None), (made, 3)):
+        report = evaluate(model, TASK, samples=60, queries=asked)
+        drawn = [e for e in episodes(TASK, 60, 1, "test", asked)]
+        assert torch.equal(drawn[0].context, next(episodes(TASK, 60, 1, "test")).context)
+        exact = torch.cat([(run.correct(model, write_of(model, e), e) | ~e.answer).all(-1) for e in drawn])
+        assert exact.shape == (60, asked or TASK.pairs)
+        assert report.exact_match == pytest.approx(exact.double().mean().item()) and report.samples == 60
+        counted = sum(part["samples"] for part in report.slices["position"].values())
+        assert counted == exact.numel() and report.interval[0] <= report.exact_match <= report.interval[1]
+    with pytest.raises(ValueError, match="4"):
+        evaluate(Oracle(), TASK, samples=5, queries=4)
+
+
+def write_of(model, episode):
+    return model.write(model.start(len(episode)), episode.context)[0]
+
+
 def test_what_is_read_at_once_changes_no_answer(monkeypatch):
     model, reports = build(ModelConfig(dim=16, layers=1), seed=0), []
     for at_once, fewest in ((10**9, 1), (1, 7)):

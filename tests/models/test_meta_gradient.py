@@ -43,7 +43,16 @@ def test_every_single_tensor_s_meta_gradient_is_the_finite_difference(kind):
 
 @kinds
 @pytest.mark.parametrize(
-    "options", [{}, {"rule": "titans"}, {"projection": True}, {"head": False}, {"weigh": True}], ids=str
+    "options",
+    [
+        {},
+        {"rule": "titans"},
+        {"projection": True},
+        {"head": False},
+        {"weigh": True},
+        {"weigh": True, "weigh_steps": True},
+    ],
+    ids=str,
 )
 def test_every_weight_of_the_model_gets_a_gradient(kind, options):
     made = model(kind, **options)
@@ -59,7 +68,7 @@ def test_first_order_gives_the_init_the_gradient_at_the_written_memory(weight):
     mem = memory_of(written).detach().requires_grad_()
     loss = score(made.read(State({"mem": mem}), asked.query, asked.target), asked).loss
     if weight:
-        loss = loss + weight * made.reconstruction(mem, asked.context, made.source(asked.context)).mean()
+        loss = loss + weight * made.reconstruction(mem, asked.context, made.sources(asked.context, 1)[0]).mean()
     (gradient,) = torch.autograd.grad(loss, mem)
     torch.testing.assert_close(made.memory.init["mem"].grad, gradient.sum(0), rtol=1e-11, atol=1e-12)
 

@@ -134,7 +134,7 @@ def test_writing_makes_the_write_loss_smaller(kind):
 def test_a_write_of_no_steps_is_the_memory_before_any_write(kind):
     made, asked = model(kind), episode()
     state, log = write(made, asked.context, steps=0)
-    source = made.source(asked.context)
+    source = made.sources(asked.context, 1)[0]
     assert torch.equal(memory_of(state), made.memory.tokens(made.memory.open(made.start(2).fast), source))
     assert log.loss.shape == log.surprise.shape == (0, 2)
     assert "write_first" not in model(kind, steps=0).loss(asked).parts

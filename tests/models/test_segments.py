@@ -182,7 +182,7 @@ def test_the_write_loss_asks_the_last_memory_for_every_segment():
     made, context = rmt4(), text([3, 3], [2, 4])
     state, _ = made.write(made.start(2), context)
     own = [
-        made.reconstruction(memory_of(state), part, made.source(part)).mean()
+        made.reconstruction(memory_of(state), part, made.sources(part, 1)[0]).mean()
         for part in cut(context, 0, separator=END).unbind(1)
     ]
     torch.testing.assert_close(made.left(state, context), torch.stack(own).mean(), **near)

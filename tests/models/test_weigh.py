@@ -8,6 +8,8 @@ from core.differences import slopes
 from models.tiny import SMALL, episode, ids, memory_of, model
 from training.short import MODEL_CONFIG, experiment
 from ttmem.checkpoint import fill, save_model
+from ttmem.core.rates import with_more_steps
+from ttmem.memories.base import Source
 from ttmem.models import ModelConfig, build
 from ttmem.training import override, train
 
@@ -37,7 +39,7 @@ def test_a_step_is_the_gradient_of_the_weighed_mean_written_out():
     sequence = torch.cat([mem, made.backbone.embed(context)[:, :-1]], dim=1)
     logits = made.backbone.logits(made.backbone.hidden(sequence)[0])[:, made.memory.slots - 1 :]
     nats = F.cross_entropy(logits[0], context[0], reduction="none")
-    weights = made.weigh(made.backbone.embed(context))[0]
+    weights = made.weigh(made.backbone.embed(context))[0, :, 0]
     assert 0 < weights.min() < weights.max() < 2 and weights.std() > 1e-3
     (gradient,) = torch.autograd.grad((weights * nats).mean(), mem)
     written = made.write(made.start(1), context)[0]
@@ -45,19 +47,53 @@ def test_a_step_is_the_gradient_of_the_weighed_mean_written_out():
 
 
 @double
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_each_step_weighs_by_its_own_and_the_last_of_them_serve_on(steps):
+    made, context = made_of("tokens", steps=2, weigh_steps=True), ids(2, 6)
+    weights = made.weigh(made.backbone.embed(context))
+    assert weights.shape == (2, 6, 2) and (weights[..., 0] - weights[..., 1]).abs().max() > 1e-3
+    mem, embeddings, mask = made.start(2).fast["mem"], made.backbone.embed(context), context != 0
+    for step in range(steps):
+        mem = mem.detach().requires_grad_()
+        own = Source(embeddings, mask, weights[..., min(step, 1)])
+        (gradient,) = torch.autograd.grad(made.reconstruction(mem, context, own).sum(), mem, retain_graph=True)
+        mem = mem - made.rates(step).lr["mem"] * gradient
+    written, log = made.write(made.start(2), context, steps)
+    torch.testing.assert_close(memory_of(written), mem, **near)
+    left = made.reconstruction(memory_of(written), context, Source(embeddings, mask, weights[..., 1])).mean()
+    torch.testing.assert_close(made.left(written, context), left, **near)
+    assert len(log.loss) == steps
+
+
+@double
+@kinds
+def test_a_run_goes_on_from_weights_that_all_steps_shared_and_writes_alike(kind):
+    shared, own = made_of(kind, steps=3), made_of(kind, steps=3, weigh_steps=True)
+    fill(own, with_more_steps(own, shared.state_dict()), "x")
+    asked = episode()
+    torch.testing.assert_close(shared.loss(asked).loss, own.loss(asked).loss, rtol=1e-13, atol=0)
+
+
+def test_steps_have_weights_of_their_own_only_where_tokens_have():
+    with pytest.raises(ValueError, match="weigh_steps must be False where weigh is"):
+        ModelConfig(weigh_steps=True)
+
+
+@double
 def test_a_token_is_weighed_by_itself_and_the_seven_before_it():
     made, context = made_of("tokens"), ids(1, 20)
-    before = made.weigh(made.backbone.embed(context))[0]
+    before = made.weigh(made.backbone.embed(context))[0, :, 0]
     changed = context.clone()
     changed[0, 6] = changed[0, 6] % 5 + 1
-    after = made.weigh(made.backbone.embed(changed))[0]
+    after = made.weigh(made.backbone.embed(changed))[0, :, 0]
     assert [t for t in range(20) if before[t] != after[t]] == list(range(6, 14))
 
 
 @double
 @kinds
-def test_the_meta_gradient_of_the_weights_is_the_finite_difference(kind):
-    made, asked = made_of(kind, layers=1, weight=0.0), episode()
+@pytest.mark.parametrize("own", [False, True])
+def test_the_meta_gradient_of_the_weights_is_the_finite_difference(kind, own):
+    made, asked = made_of(kind, layers=1, weight=0.0, weigh_steps=own), episode()
     for name, parameter in made.weigh.named_parameters():
         exact, measured = slopes(lambda: made.loss(asked).loss, [parameter])
         assert exact.abs() > 0

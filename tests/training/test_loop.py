@@ -207,3 +207,17 @@ def test_bf16_trains_in_float32_weights_near_the_float32_loss(tmp_path):
         losses[precision] = [line["loss"] for line in history(out) if "loss" in line]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02) and losses["bf16"] != losses["fp32"]
     assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "bf16").values())
+
+
+@pytest.mark.parametrize("wanted, count", [(1, 1), (2, 2), (9, 2), (None, 2)])
+def test_validation_asks_so_many_questions_of_each_context(monkeypatch, tmp_path, wanted, count):
+    asked, sample = [], AssociativeRetrieval.sample
+
+    def spy(task, *stream, **more):
+        episode = sample(task, *stream, **more)
+        asked.extend([episode.query.shape[1]] if "validation" in stream else [])
+        return episode
+
+    monkeypatch.setattr(AssociativeRetrieval, "sample", spy)
+    result = train(experiment((), "N2-K1V1-V62", steps=2, eval_queries=wanted), tmp_path, progress=False)
+    assert set(asked) == {count} and 0 <= result.best <= 1

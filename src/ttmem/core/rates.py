@@ -74,18 +74,24 @@ class LearnedRates(nn.Module):
         row = min(step, self.steps - 1)
         return Rates(**{part: {name: self._value(part, name)[row] for name in self.names} for part in self.parts})
 
+    @property
+    def per_step(self) -> dict[str, int]:
+        """The parameters whose first dimension counts steps, and how many they have."""
+        return {f"raw.{name}": self.steps for name in self.raw}
+
     def _value(self, part: str, name: str) -> Tensor:
         raw = self.raw[f"{part}_{name}"]
         return raw.exp() if part == "lr" else raw.sigmoid()
 
 
 def with_more_steps(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a model that was trained with fewer write steps, as `model` has them: the last step's rates serve
-    on, so that both write alike."""
+    """The weights of a model that was trained with fewer write steps, as `model` has them: what belongs to a step is
+    told by its module's `per_step`, and the last one's serves on, so that both write alike."""
     found = dict(tensors)
-    for name, module in model.named_modules():
-        for key in [f"{name}.raw.{raw}" for raw in module.raw] if isinstance(module, LearnedRates) else []:
+    for prefix, module in model.named_modules():
+        for name, steps in getattr(module, "per_step", {}).items():
+            key = f"{prefix}.{name}"
             given = found.get(key)
-            if given is not None and 0 < len(given) < module.steps:
-                found[key] = torch.cat([given, given[-1:].expand(module.steps - len(given))])
+            if given is not None and 0 < len(given) < steps:
+                found[key] = torch.cat([given, given[-1:].expand(steps - len(given), *given.shape[1:])])
     return found

@@ -40,13 +40,20 @@ class Tally:
     memory_bytes: int = 0
 
 
-def evaluate(
-    model: nn.Module, task: Task, samples: int = 10_000, seed: int = 1, steps: int | None = None, split: str = "test"
+def evaluate(  # noqa: PLR0913  # what is asked, each by its name
+    model: nn.Module,
+    task: Task,
+    samples: int = 10_000,
+    seed: int = 1,
+    steps: int | None = None,
+    split: str = "test",
+    queries: int | None = 1,
 ) -> Report:
     """Exact match of `samples` contexts with one question each, and of the same questions with the memory reset.
 
-    `steps` write steps (None: as trained). The model is put in evaluation mode for the time; nothing is learned.
-    A smaller number of samples asks the first of the same questions. Raises ValueError for samples or steps below 1,
+    `steps` write steps (None: as trained); `queries` questions of each context (None: all there are), which the
+    interval counts as one. The model is put in evaluation mode for the time; nothing is learned. A smaller number of
+    samples asks the first of the same questions. Raises ValueError for samples or steps below 1,
     for an unknown split, and for a task whose ids or padding are not the model's.
 
     >>> from ttmem.models import ModelConfig, build
@@ -61,7 +68,7 @@ def evaluate(
     check_fit(model, task)
     tally = Tally()
     with evaluating(model) as device:
-        for episode in episodes(task, samples, seed, split):
+        for episode in episodes(task, samples, seed, split, queries):
             for piece in pieces(episode, device):
                 count(tally, model, piece.to(device), steps)
     return summarise(tally, {"task": task.name, "split": split, "samples": samples, "seed": seed, "steps": steps})
@@ -92,10 +99,10 @@ def evaluating(model: nn.Module) -> Iterator[torch.device]:
             module.training = training
 
 
-def episodes(task: Task, samples: int, seed: int, split: str) -> Iterator[Episode]:
-    """The first `samples` contexts of a split, with one question each."""
+def episodes(task: Task, samples: int, seed: int, split: str, queries: int | None = 1) -> Iterator[Episode]:
+    """The first `samples` contexts of a split, with so many questions each."""
     for index, left in enumerate(range(samples, 0, -BATCH)):
-        yield task.sample(BATCH, split, seed, index, queries=1)[: min(left, BATCH)]
+        yield task.sample(BATCH, split, seed, index, queries=queries)[: min(left, BATCH)]
 
 
 def pieces(episode: Episode, device: torch.device) -> Iterator[Episode]:
@@ -153,7 +160,7 @@ def summarise(tally: Tally, asked: dict[str, Any]) -> Report:
         exact_match=exact.double().mean().item(),
         exact_match_reset=reset.double().mean().item(),
         token_accuracy=tally.right / max(tally.tokens, 1),
-        interval=wilson(int(exact.sum()), samples),
+        interval=wilson(round(exact.double().mean().item() * samples), samples),
         memory_bytes=tally.memory_bytes,
         write_seconds=tally.seconds["write"] / samples,
         answer_seconds=tally.seconds["answer"] / samples,

@@ -20,7 +20,7 @@ from ..core.loop import begin, fold, scheduled_step
 from ..core.objectives import Objective, token_loss
 from ..core.rates import LearnedRates
 from ..core.rules import Rule, adam, chain, clip, momentum, sgd, titans
-from ..core.state import Log, State, detach
+from ..core.state import Log, State, Tree, detach
 from ..memories.base import Memory, Source
 from ..nn.conv import CausalConv
 from ..nn.layers import RMSNorm
@@ -46,6 +46,8 @@ class WriteConfig:
         projection: a learned linear map of the memory in front of the backbone, started as the identity.
         weigh: each token counts in the write by a learned weight between 0 and 2, from it and the seven before it;
             all of them 1 at first. Titans' theta of the token, for a log-loss: filler need not be written.
+        weigh_steps: with `weigh`, each step of a write has weights of its own; the last one's serve further steps. So
+            a first step may write all of a pair, and the last mend what is asked for alone.
         weight: w of the outer loss, read + w * write.
         recompute: keep no activations of the write steps; slower, memory flat in K.
     """
@@ -61,6 +63,7 @@ class WriteConfig:
     head: bool = True
     projection: bool = False
     weigh: bool = False
+    weigh_steps: bool = False
     weight: float = 0.5
     recompute: bool = False
 
@@ -69,6 +72,8 @@ class WriteConfig:
         one_of(self, {"rule": tuple(RULES)})
         at_least(self, {"steps": 0, "weight": 0})
         positive(self, ("lr", "memory_lr"))
+        if self.weigh_steps and not self.weigh:
+            raise ValueError("weigh_steps must be False where weigh is: without weights of tokens no step has its own")
         self.make_rule()
         self.make_rates(["mem"])
 
@@ -106,7 +111,8 @@ class MetaMemory(nn.Module):
         self.rates = config.make_rates(memory.names)
         self.write_head = copy.deepcopy(backbone.head) if config.head else None
         self.projection = nn.Parameter(torch.eye(memory.dim)) if config.projection else None
-        self.weigh = TokenWeights(memory.dim) if config.weigh else None
+        kinds = max(config.steps, 1) if config.weigh_steps else 1
+        self.weigh = TokenWeights(memory.dim, kinds) if config.weigh else None
 
     def start(self, batch: int) -> State:
         """A memory that has read nothing, for `batch` rows."""
@@ -122,24 +128,33 @@ class MetaMemory(nn.Module):
         not_negative(steps=steps)
         state = of_rows(state, len(context))
         context = context if context.shape[1] else F.pad(context, (0, 1), value=self.pad)
-        source = self.source(context)
-        objective = self.objective(state, source)
-        step = scheduled_step(objective, rule, self.rates, self.config.meta_gradient, steps)
+        sources = self.sources(context, steps)
+        step = scheduled_step(self.objective(state), rule, self.rates, self.config.meta_gradient, steps)
         opened = begin(rule, self.memory.open(state.fast))
-        written, log = fold(step, opened, [context] * steps, self.config.recompute)
+        stream = [(context, source) for source in sources[:steps]]
+        written, log = fold(step, opened, stream, self.config.recompute)
+        source = sources[-1]
         told = source.mask.any(1)[:, None, None]
         tokens = torch.where(told, self.memory.tokens(written.fast, source), state.fast["mem"])
         kept = State({"mem": tokens}, (), state.step + 1)
         return (detach(kept) if self.config.meta_gradient == "none" else kept), log
 
-    def objective(self, before: State, source: Source) -> Objective:
-        """What a write makes smaller; `before` is the memory it begins with."""
-        return lambda fast, data: self.reconstruction(self.memory.tokens(fast, source), data, source)
+    def objective(self, before: State) -> Objective:
+        """What a write of `(context, source)` makes smaller; `before` is the memory it begins with."""
 
-    def source(self, context: Int[Tensor, "b t"]) -> Source:
-        """The context's embeddings, which of them are tokens, and how much each counts."""
-        embeddings = self.backbone.embed(context)
-        return Source(embeddings, context != self.pad, None if self.weigh is None else self.weigh(embeddings))
+        def loss(fast: Tree, data: tuple[Tensor, Source]) -> Tensor:
+            context, source = data
+            return self.reconstruction(self.memory.tokens(fast, source), context, source)
+
+        return loss
+
+    def sources(self, context: Int[Tensor, "b t"], steps: int) -> list[Source]:
+        """For each step (at least one): the context's embeddings, which of them are tokens, how much each counts."""
+        embeddings, mask = self.backbone.embed(context), context != self.pad
+        if self.weigh is None:
+            return [Source(embeddings, mask)] * max(steps, 1)
+        weights = self.weigh(embeddings).unbind(-1)
+        return [Source(embeddings, mask, weights[min(i, len(weights) - 1)]) for i in range(max(steps, 1))]
 
     def reconstruction(
         self, tokens: Float[Tensor, "b m d"], context: Int[Tensor, "r t"], source: Source
@@ -184,9 +199,9 @@ class MetaMemory(nn.Module):
         return self.remains(state, context).mean()
 
     def remains(self, state: State, context: Int[Tensor, "r t"]) -> Float[Tensor, "r"]:
-        """The write loss of each context at the written memory; the weights of its tokens are taken as given, or the
-        outer loop would make it small by making them so."""
-        source = self.source(context)
+        """The write loss of each context at the written memory, as the last step weighs it; these weights are taken as
+        given, or the outer loop would make it small by making them so."""
+        source = self.sources(context, self.config.steps)[-1]
         source = source if source.weight is None else source._replace(weight=source.weight.detach())
         return self.reconstruction(state.fast["mem"], context, source)
 
@@ -194,15 +209,21 @@ class MetaMemory(nn.Module):
 
 
 class TokenWeights(nn.Module):
-    """`2 sigmoid(MLP(conv(norm(x))))`: a number for each token, from it and those before it; at first 1 for all."""
+    """`2 sigmoid(MLP(conv(norm(x))))`: a number for each token and step, from the token and those before it; at first 1
+    for all."""
 
-    def __init__(self, dim: int, kernel: int = 8):
+    def __init__(self, dim: int, steps: int = 1, kernel: int = 8):
         super().__init__()
         self.norm, self.conv = RMSNorm(dim), CausalConv(dim, kernel)
-        self.hidden, self.out = nn.Linear(dim, dim), nn.Linear(dim, 1)
+        self.hidden, self.out = nn.Linear(dim, dim), nn.Linear(dim, steps)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t"]:
+    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t k"]:
         """Weigh."""
-        return 2 * self.out(F.silu(self.hidden(self.conv(self.norm(x))))).sigmoid()[..., 0]
+        return 2 * self.out(F.silu(self.hidden(self.conv(self.norm(x))))).sigmoid()
+
+    @property
+    def per_step(self) -> dict[str, int]:
+        """The parameters whose first dimension counts steps, and how many they have."""
+        return {"out.weight": self.out.out_features, "out.bias": self.out.out_features}

@@ -92,14 +92,14 @@ class RMT4(MetaMemory):
             written = written._replace(fast={"mem": self.gate(usable(state).fast["mem"], written.fast["mem"])})
         return written, log
 
-    def objective(self, before: State, source: Source) -> Objective:
+    def objective(self, before: State) -> Objective:
         """The segment's log-loss, and with `replay` how much the memory's answers to the probes change."""
-        write = super().objective(before, source)
+        write = super().objective(before)
         if self.queries is None:
             return write
         said = self.say(before.fast["mem"])
 
-        def both(fast: Tree, data: Tensor) -> Tensor:
+        def both(fast: Tree, data: tuple[Tensor, Source]) -> Tensor:
             change = (self.say(fast["mem"]) - said).square().mean((1, 2))
             return write(fast, data) + self.config.replay * change
 

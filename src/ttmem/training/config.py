@@ -17,6 +17,7 @@ _LEAST = {
     "final_steps": 1,
     "eval_every": 0,
     "eval_samples": 1,
+    "eval_queries": 1,
     "patience": 1,
     "min_steps": 0,
     "log_every": 1,
@@ -52,6 +53,8 @@ class TrainConfig:
         patience: validations in the last stage without a new best after which the run ends (None: never).
         min_steps: no end by `target` or `patience` before this step.
         eval_every, eval_samples: how often (steps; 0: only in the end) and on how many contexts to validate.
+        eval_queries: questions of each of them (None: all there are, no more than there are): more of them tell two
+            good models apart, so that the weights kept are the better ones and not the luckier.
         precision: fp32, or bf16 under autocast.
         sharded: with several processes each keeps a part of the weights and moments (FSDP2, Titans models only),
             not all of them; one process changes nothing. A saved state fits any number of processes.
@@ -89,6 +92,7 @@ class TrainConfig:
     min_steps: int = 0
     eval_every: int = 100
     eval_samples: int = 1000
+    eval_queries: int | None = 1
     precision: str = "fp32"
     sharded: bool = False
     compile: bool = False

@@ -240,7 +240,8 @@ class Trainer:
         task, samples = self.tasks[-1], self.config.eval_samples
         if self.measure == "nats":
             return -nats(self.whole, task, samples, VALIDATION_SEED, split="validation"), 0.0
-        report = evaluate(self.whole, task, samples, VALIDATION_SEED, split="validation")
+        asked = questions(task, self.config.eval_queries)
+        report = evaluate(self.whole, task, samples, VALIDATION_SEED, split="validation", queries=asked)
         return report.exact_match, report.exact_match_reset
 
     def verdict(self) -> str:
