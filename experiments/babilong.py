@@ -118,7 +118,7 @@ def counts(row: dict) -> list[tuple[int, int]]:
 
 def draw(rows: list[dict], path: Path) -> None:
     """Accuracy against length, one line a variant."""
-    figure, axes = pyplot().subplots(figsize=(7.5, 4.2), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(9, 4.2), layout="constrained")
     places = list(range(len(SAMPLES)))
     study.accuracy_lines(axes, places, rows, counts)
     reset = [row["lengths"][n]["reset"] for row in rows for n in SAMPLES]
@@ -127,7 +127,7 @@ def draw(rows: list[dict], path: Path) -> None:
     axes.set_xticks(places, list(SAMPLES))
     axes.set(xlabel="context, tokens (trained up to the dashed line)", ylabel="accuracy, test", ylim=(-0.03, 1.03))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, title="model (seeds)")
+    figure.legend(frameon=False, title="model (seeds)", loc="outside right upper")
     figure.savefig(path, dpi=150)
 
 
