@@ -144,6 +144,17 @@ def test_bad_input_is_one_clear_line_and_code_2(room, capsys, words, hint):
     assert hint in refused(capsys, *words.split())
 
 
+def test_eval_asks_as_many_questions_of_a_context_as_wanted(room, capsys):
+    words = ("eval", "tokens-n2", "--samples", "20", "--task", "N2-K1V1-V62")
+    one, two = said(capsys, *words), said(capsys, *words, "--queries", "2")
+    assert (one["queries"], two["queries"]) == (1, 2) and two["samples"] == 20
+    assert sum(rate["samples"] for rate in two["slices"]["position"].values()) == 40
+    assert main([*words, "--queries", "2"]) == 0
+    assert "20 test samples of 2 questions each, seed 1" in capsys.readouterr().out
+    assert "queries must be" in refused(capsys, *words, "--queries", "3")
+    assert "--queries must be >= 1, got 0" in refused(capsys, *words, "--queries", "0")
+
+
 def test_eval_gives_the_promised_json(room, capsys):
     found = said(capsys, "eval", "tokens-n2", "--samples", "30", "--steps", "3", "--task", "N1-K1V1-V62")
     promised = "exact_match exact_match_reset token_accuracy interval memory_bytes write_seconds answer_seconds"

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttmem.evals import Report, wilson
-from ttmem.evals.report import Z, by_slice
+from ttmem.evals.report import Z, by_slice, clustered
 
 
 def report(**changed) -> Report:
     values = dict.fromkeys((f.name for f in fields(Report)), 0.0)
     values |= {"task": "N1-K1V1-V62", "split": "test", "samples": 10, "seed": 1, "steps": None, "memory_bytes": 64}
+    values |= {"queries": 1}
     return Report(**values | {"interval": (0.0, 0.3), "write_loss": (4.0, 1.0), "slices": {}} | changed)
 
 
@@ -61,3 +62,23 @@ def test_slices_group_by_value_and_noise_by_ranges_that_cover_it():
 def test_little_noise_is_not_put_in_ranges():
     found = by_slice(torch.ones(3, 1, dtype=torch.bool), {"noise": torch.tensor([[0], [2], [4]])})
     assert list(found["noise"]) == ["0", "2", "4"]
+
+
+def test_the_interval_of_contexts_with_one_question_or_with_questions_that_fail_together_is_wilsons():
+    right = torch.rand(400, 1) < 0.9
+    count = int(right.sum())
+    assert clustered(right) == clustered(right.expand(400, 7)) == wilson(count, 400)
+
+
+def test_the_interval_of_questions_that_have_nothing_to_do_with_each_other_is_that_of_them_all():
+    low, high = clustered(torch.rand(2000, 16) < 0.9)
+    wanted = wilson(28_800, 32_000)
+    assert high - low == pytest.approx(wanted[1] - wanted[0], rel=0.1)
+
+
+def test_the_interval_of_contexts_of_different_difficulty_holds_the_rate_as_often_as_it_says():
+    held = 0
+    for _ in range(400):
+        low, high = clustered(torch.rand(200, 8) < torch.rand(200, 1))
+        held += low <= 0.5 <= high
+    assert 0.92 < held / 400 < 0.98

@@ -7,6 +7,7 @@ from torch import nn
 from ttmem.core import State
 from ttmem.core.state import Log
 from ttmem.evals import BATCH, evaluate, run, steps_curve
+from ttmem.evals.report import clustered
 from ttmem.evals.run import episodes, evaluating, mean_loss
 from ttmem.models import LayeredConfig, ModelConfig, Titans, build, preset
 from ttmem.tasks import AssociativeRetrieval, Episode, Needle
@@ -110,7 +111,8 @@ def test_all_questions_of_a_context_are_of_the_same_contexts_and_count_alike():
         assert exact.shape == (60, asked or TASK.pairs)
         assert report.exact_match == pytest.approx(exact.double().mean().item()) and report.samples == 60
         counted = sum(part["samples"] for part in report.slices["position"].values())
-        assert counted == exact.numel() and report.interval[0] <= report.exact_match <= report.interval[1]
+        assert counted == exact.numel() and report.queries == exact.shape[1]
+        assert report.interval == clustered(exact)
     with pytest.raises(ValueError, match="4"):
         evaluate(Oracle(), TASK, samples=5, queries=4)
 

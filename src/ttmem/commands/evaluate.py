@@ -24,7 +24,9 @@ class Eval(Command):
     task: Annotated[str | None, unset("NAME")] = None
     """Such as N2-K4V4-S2_16-32; by default the task it was trained for."""
     samples: int = 10_000
-    """Contexts, with one question each."""
+    """Contexts."""
+    queries: int = 1
+    """Questions of each context: the published metric is one; more tell good memories apart by the same writes."""
     seed: int = 1
     """Of the test split."""
     steps: Annotated[int | None, unset("K")] = None
@@ -40,11 +42,11 @@ class Eval(Command):
         from ..evals import evaluate
         from ..zoo import load
 
-        at_least_one(samples=self.samples, steps=self.steps)
+        at_least_one(samples=self.samples, queries=self.queries, steps=self.steps)
         drawable(self.plot)
         loaded = load(self.checkpoint)
         task, model = loaded.make_task(self.task), placed(loaded.model, self.device)
-        report = evaluate(model, task, self.samples, self.seed, self.steps)
+        report = evaluate(model, task, self.samples, self.seed, self.steps, queries=self.queries)
         found = {"checkpoint": loaded.name} | jsonlib.loads(report.to_json())
         reports = self.more_steps(model, task) if self.curve or self.plot else []
         if reports:
@@ -90,9 +92,10 @@ def trained_steps(model: Any) -> int | None:
 def summary(report: "Report", found: dict[str, Any]) -> str:
     """A report for people."""
     low, high = report.interval
+    each = f" of {report.queries} questions each" if report.queries > 1 else ""
     told = {
         "checkpoint": found["checkpoint"],
-        "task": f"{report.task}, {report.samples} {report.split} samples, seed {report.seed}",
+        "task": f"{report.task}, {report.samples} {report.split} samples{each}, seed {report.seed}",
         "write steps": "as trained" if report.steps is None else report.steps,
         "exact match": f"{report.exact_match:.4f}  (95 %: {low:.4f} to {high:.4f})",
         "memory reset": f"{report.exact_match_reset:.4f}  (the control)",

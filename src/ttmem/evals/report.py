@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
+from jaxtyping import Bool
 from torch import Tensor
 
 Z = 1.959963984540054
@@ -28,22 +29,41 @@ def wilson(right: int, samples: int) -> tuple[float, float]:
     return max(low, 0.0), min(high, 1.0)
 
 
+def clustered(exact: Bool[Tensor, "n q"]) -> tuple[float, float]:
+    """The 95 % interval of a rate over n contexts with q questions each, some of which may fail together.
+
+    Wilson's, for as many independent questions as would leave the rate as uncertain as the contexts' own rates do: n
+    where a context knows all or nothing, n q where its questions have nothing to do with each other (Kish 1965, the
+    design effect). Where all contexts are alike, n.
+
+    >>> import torch
+    >>> clustered(torch.ones(50, 8, dtype=torch.bool)) == wilson(50, 50)
+    True
+    """
+    rates, (contexts, questions) = exact.double().mean(1), exact.shape
+    rate, spread = rates.mean().item(), rates.var(correction=0).item()
+    worth = min(max(rate * (1 - rate) / spread, 1.0), questions) if spread > 0 else 1.0
+    samples = max(round(contexts * worth), 1)
+    return wilson(round(rate * samples), samples)
+
+
 @dataclass(frozen=True)
 class Report:
-    """The result of `evaluate`: rates are between 0 and 1, one question per context.
+    """The result of `evaluate`: rates are between 0 and 1.
 
     Args:
-        task, split, samples, seed: what was asked; `samples` contexts with one question each.
+        task, split, samples, seed: what was asked: so many contexts.
         steps: write steps; None: as many as the model was trained with.
         exact_match: answers right in every value character.
         exact_match_reset: the same questions with a memory that was never written (the control: must be at chance).
         token_accuracy: value characters right, each given the right ones before it.
-        interval: 95 % of `exact_match` (Wilson).
+        interval: 95 % of `exact_match` (Wilson; with several questions a context as in `clustered`).
         memory_bytes: what is kept of one context, 4 bytes per number.
         write_seconds, answer_seconds: per context and per question, measured in batches.
         write_loss: nats per token before each write step, segment after segment, mean over the contexts that have the
             segment; empty where nothing is descended.
         slices: exact match and samples by slice and label, `{"position": {"0": {"exact_match": ..., "samples": ...}}}`.
+        queries: questions of each context.
     """
 
     task: str
@@ -60,6 +80,7 @@ class Report:
     answer_seconds: float
     write_loss: tuple[float, ...]
     slices: dict[str, dict[str, dict[str, float]]]
+    queries: int = 1
 
     def to_json(self) -> str:
         """All fields, as one JSON object."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..core.state import Log, State, tensors
 from ..tasks.base import Episode, Task
 from .fit import check_fit
-from .report import Report, by_slice, wilson
+from .report import Report, by_slice, clustered
 
 BATCH = 500
 """Contexts drawn at a time; fixed, so that split, seed and number of samples name the same questions everywhere."""
@@ -49,11 +49,11 @@ def evaluate(  # noqa: PLR0913  # what is asked, each by its name
     split: str = "test",
     queries: int | None = 1,
 ) -> Report:
-    """Exact match of `samples` contexts with one question each, and of the same questions with the memory reset.
+    """Exact match on questions to `samples` contexts, and on the same questions with the memory reset.
 
-    `steps` write steps (None: as trained); `queries` questions of each context (None: all there are), which the
-    interval counts as one. The model is put in evaluation mode for the time; nothing is learned. A smaller number of
-    samples asks the first of the same questions. Raises ValueError for samples or steps below 1,
+    `steps` write steps (None: as trained); `queries` questions of each context (None: all there are). The model is put
+    in evaluation mode for the time; nothing is learned. A smaller number of samples asks the first of the same
+    questions. Raises ValueError for samples or steps below 1,
     for an unknown split, and for a task whose ids or padding are not the model's.
 
     >>> from ttmem.models import ModelConfig, build
@@ -154,16 +154,17 @@ def summarise(tally: Tally, asked: dict[str, Any]) -> Report:
     """The report of what was counted."""
     exact, reset = torch.cat(tally.exact), torch.cat(tally.exact_reset)
     slices = {name: torch.cat([part[name] for part in tally.slices]) for name in tally.slices[0]}
-    samples = asked["samples"]
+    samples, queries = asked["samples"], exact.shape[1]
     return Report(
         **asked,
+        queries=queries,
         exact_match=exact.double().mean().item(),
         exact_match_reset=reset.double().mean().item(),
         token_accuracy=tally.right / max(tally.tokens, 1),
-        interval=wilson(round(exact.double().mean().item() * samples), samples),
+        interval=clustered(exact),
         memory_bytes=tally.memory_bytes,
         write_seconds=tally.seconds["write"] / samples,
-        answer_seconds=tally.seconds["answer"] / samples,
+        answer_seconds=tally.seconds["answer"] / samples / queries,
         write_loss=mean_loss(tally.logs),
         slices=by_slice(exact, slices),
     )
