@@ -146,7 +146,8 @@ def test_bad_input_is_one_clear_line_and_code_2(room, capsys, words, hint):
 
 def test_eval_asks_as_many_questions_of_a_context_as_wanted(room, capsys):
     words = ("eval", "tokens-n2", "--samples", "20", "--task", "N2-K1V1-V62")
-    one, two = said(capsys, *words), said(capsys, *words, "--queries", "2")
+    one, two = said(capsys, *words), said(capsys, *words, "--queries", "2", "--curve")
+    assert two["curve"][1]["exact_match"] == two["exact_match"] and two["curve"][1]["interval"] == two["interval"]
     assert (one["queries"], two["queries"]) == (1, 2) and two["samples"] == 20
     assert sum(rate["samples"] for rate in two["slices"]["position"].values()) == 40
     assert main([*words, "--queries", "2"]) == 0

@@ -63,7 +63,8 @@ class Eval(Command):
         from ..evals import evaluate
 
         steps = CURVE_STEPS if getattr(model, "takes_steps", False) else [None]
-        return [evaluate(model, task, min(self.samples, CURVE_SAMPLES), self.seed, number) for number in steps]
+        samples = min(self.samples, CURVE_SAMPLES)
+        return [evaluate(model, task, samples, self.seed, number, queries=self.queries) for number in steps]
 
 
 def drawable(plot: Path | None) -> None:
