@@ -53,8 +53,8 @@ def evaluate(  # noqa: PLR0913  # what is asked, each by its name
 
     `steps` write steps (None: as trained); `queries` questions of each context (None: all there are). The model is put
     in evaluation mode for the time; nothing is learned. A smaller number of samples asks the first of the same
-    questions. Raises ValueError for samples or steps below 1,
-    for an unknown split, and for a task whose ids or padding are not the model's.
+    questions. Raises ValueError for samples or steps below 1, more questions than there are, an unknown split, and a
+    task whose ids or padding are not the model's.
 
     >>> from ttmem.models import ModelConfig, build
     >>> from ttmem.tasks import AssociativeRetrieval
