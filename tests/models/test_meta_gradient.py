@@ -34,8 +34,9 @@ def test_the_second_order_meta_gradient_is_the_finite_difference(kind, rule, ste
 
 
 @kinds
-def test_every_single_tensor_s_meta_gradient_is_the_finite_difference(kind):
-    made, asked = model(kind, layers=1, rule="titans", projection=True), episode()
+@pytest.mark.parametrize("more", [{}, {"addresses": "learned", "read_gate": True, "stem": True}], ids=str)
+def test_every_single_tensor_s_meta_gradient_is_the_finite_difference(kind, more):
+    made, asked = model(kind, layers=1, rule="titans", projection=True, **more), episode()
     for name, parameter in made.named_parameters():
         exact, measured = slopes(lambda: made.loss(asked).loss, [parameter])
         torch.testing.assert_close(exact, measured, rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
@@ -49,6 +50,7 @@ def test_every_single_tensor_s_meta_gradient_is_the_finite_difference(kind):
         {"rule": "titans"},
         {"projection": True},
         {"head": False},
+        {"addresses": "learned", "read_gate": True, "stem": True},
         {"weigh": True},
         {"weigh": True, "weigh_steps": True},
     ],

@@ -8,8 +8,10 @@ from ttmem.models import Transformer, TransformerConfig
 
 pytestmark = pytest.mark.usefixtures("float64")
 SHAPE = {"vocab": 7, "dim": 8, "layers": 3, "heads": 2, "hidden": 8}
+LEARNED = {"addresses": "learned", "slots": 3}
 positions = pytest.mark.parametrize("positions", ["none", "rope"])
 convs = pytest.mark.parametrize("conv", [0, 4])
+gates = pytest.mark.parametrize("gate", [False, True], ids=["plain", "gated"])
 
 
 def transformer(**changes):
@@ -22,9 +24,10 @@ def transformer(**changes):
 
 @positions
 @convs
+@gates
 @pytest.mark.parametrize("prefix", [1, 2, 5])
-def test_a_prefix_is_the_beginning_of_one_causal_sequence(positions, conv, prefix):
-    backbone = transformer(positions=positions, conv=conv)
+def test_a_prefix_is_the_beginning_of_one_causal_sequence(positions, conv, gate, prefix):
+    backbone = transformer(positions=positions, conv=conv, read_gate=gate)
     memory, x = torch.randn(2, prefix, 8), torch.randn(2, 4, 8)
     hidden, last = backbone.hidden(x, memory)
     whole, none = backbone.hidden(torch.cat([memory, x], dim=1))
@@ -38,8 +41,9 @@ def test_a_prefix_is_the_beginning_of_one_causal_sequence(positions, conv, prefi
 @pytest.mark.parametrize("prefix", [0, 3])
 @pytest.mark.parametrize("window", [None, 2])
 @pytest.mark.parametrize("token", [0, 2, 4])
-def test_the_future_does_not_leak(positions, conv, prefix, window, token):
-    backbone = transformer(positions=positions, conv=conv, window=window)
+@pytest.mark.parametrize("option", [{}, LEARNED, {"read_gate": True}, {"stem": True}], ids=str)
+def test_the_future_does_not_leak(positions, conv, prefix, window, token, option):
+    backbone = transformer(positions=positions, conv=conv, window=window, **option)
     memory = torch.randn(2, prefix, 8) if prefix else None
     x = torch.randn(2, 5, 8)
     changed = x.clone()
@@ -58,8 +62,9 @@ def test_tokens_cannot_change_the_memory_in_front_of_them(positions):
 
 @positions
 @pytest.mark.parametrize("window", [None, 2])
-def test_every_memory_token_reaches_every_token(positions, window):
-    backbone, memory = transformer(positions=positions, conv=0, window=window), torch.randn(1, 3, 8)
+@pytest.mark.parametrize("addresses", [{}, LEARNED], ids=str)
+def test_every_memory_token_reaches_every_token(positions, window, addresses):
+    backbone, memory = transformer(positions=positions, conv=0, window=window, **addresses), torch.randn(1, 3, 8)
     memory.requires_grad_()
     hidden, _ = backbone.hidden(torch.randn(1, 6, 8), memory)
     for row in hidden[0]:
@@ -81,8 +86,9 @@ def test_a_window_hides_what_is_further_back_than_the_layers_reach(positions, wi
     assert (before[:, far - 1] - after[:, far - 1]).abs().max() > 1e-9
 
 
-def test_a_window_wider_than_the_tokens_is_no_window():
-    wide = transformer(window=9)
+@pytest.mark.parametrize("addresses", [{}, LEARNED], ids=str)
+def test_a_window_wider_than_the_tokens_is_no_window(addresses):
+    wide = transformer(window=9, **addresses)
     memory, x = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
     windowed = wide.hidden(x, memory)[0]
     for block in wide.blocks:
@@ -101,8 +107,10 @@ def test_without_positions_and_convolution_the_order_of_what_came_before_does_no
 
 
 @positions
-def test_several_questions_share_a_memory_as_if_each_had_its_own(positions):
-    backbone = transformer(positions=positions)
+@pytest.mark.parametrize("window", [None, 1])
+@pytest.mark.parametrize("addresses", [{}, LEARNED], ids=str)
+def test_several_questions_share_a_memory_as_if_each_had_its_own(positions, window, addresses):
+    backbone = transformer(positions=positions, window=window, **addresses)
     memory, x = torch.randn(2, 3, 8), torch.randn(6, 4, 8)
     hidden, last = backbone.hidden(x, memory)
     for row in range(6):
@@ -122,14 +130,17 @@ def test_padding_on_the_right_changes_nothing(positions, conv):
 
 
 @positions
-def test_the_decoder_can_be_differentiated_twice(positions):
-    backbone = Transformer(TransformerConfig(vocab=5, dim=4, layers=1, heads=2, hidden=4, positions=positions))
+@pytest.mark.parametrize("more", [{}, {"addresses": "learned", "slots": 1, "read_gate": True, "stem": True}], ids=str)
+def test_the_decoder_can_be_differentiated_twice(positions, more):
+    shape = {"vocab": 5, "dim": 4, "layers": 1, "heads": 2, "hidden": 4}
+    backbone = Transformer(TransformerConfig(**shape, positions=positions, **more))
     memory, x = torch.randn(1, 1, 4, requires_grad=True), torch.randn(1, 2, 4, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda m, x: backbone.hidden(x, m)[0].square(), (memory, x))
 
 
-def test_every_weight_of_the_decoder_is_used():
-    backbone, x = transformer(), ids(2, 5)
+@pytest.mark.parametrize("more", [{}, LEARNED | {"read_gate": True, "stem": True}], ids=str)
+def test_every_weight_of_the_decoder_is_used(more):
+    backbone, x = transformer(**more), ids(2, 5)
     backbone.logits(backbone.hidden(backbone.embed(x), torch.randn(2, 3, 8))[0]).square().sum().backward()
     assert [name for name, p in backbone.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -146,8 +157,100 @@ def test_every_weight_of_the_decoder_is_used():
         ({"positions": "absolute"}, "^positions must be one of none, rope, got 'absolute'$"),
         ({"conv": -1}, "^conv must be >= 0, got -1$"),
         ({"window": 0}, "^window must be >= 1, got 0$"),
+        ({"addresses": "hashed"}, "^addresses must be one of content, learned, got 'hashed'$"),
+        ({"addresses": "learned", "memory": "full"}, "^addresses must be content for memory=full, which has no memory"),
     ],
 )
 def test_an_impossible_shape_is_named_in_the_error(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **changes)
+
+
+@pytest.mark.parametrize("window", [None, 1])
+@pytest.mark.parametrize("prefix", [None, 3])
+@pytest.mark.parametrize("option", ["read_gate", "stem"])
+def test_what_was_not_trained_changes_nothing(window, prefix, option):
+    plain, more = (Transformer(TransformerConfig(**SHAPE, window=window, **{option: on})) for on in (False, True))
+    more.load_state_dict(plain.state_dict(), strict=False)
+    x, memory = torch.randn(2, 5, 8), None if prefix is None else torch.randn(2, prefix, 8)
+    assert more.hidden(x, memory)[0].equal(plain.hidden(x, memory)[0])
+
+
+@convs
+def test_a_stem_bends_tokens_alone_before_the_first_layer(conv):
+    backbone, x, memory = transformer(stem=True, conv=conv), torch.randn(2, 5, 8), torch.randn(2, 3, 8)
+    stem, backbone.stem = backbone.stem, None
+    mixed = x / (x.square().mean(-1, keepdim=True) + stem.norm.eps).sqrt() * stem.norm.weight
+    mixed = stem.conv(mixed) if conv else mixed
+    gate, up = (mixed @ stem.feed.up.weight.T).chunk(2, dim=-1)
+    bent = x + (gate * gate.sigmoid() * up) @ stem.feed.down.weight.T
+    expected, last = backbone.hidden(bent, memory)
+    backbone.stem = stem
+    found = backbone.hidden(x, memory)
+    torch.testing.assert_close(found, (expected, last), rtol=1e-11, atol=1e-11)
+    if conv:  # a token's place in the stem's output knows of the one before it, which a feed-forward alone cannot
+        assert not torch.allclose(stem(x)[:, 1:], stem(x[:, 1:]))
+
+
+def test_with_a_stem_an_address_is_no_sum_over_the_tokens_of_a_key():
+    """Mixed differences over two characters, of the first layer's queries: nothing without a stem but the norm's."""
+    for stem in (False, True):
+        backbone = transformer(stem=stem, conv=4)
+        attention, e = backbone.blocks[0].attention, torch.randn(2, 2, 8)
+        keys = torch.stack([torch.stack([e[0, i], e[1, j]]) for i in (0, 1) for j in (0, 1)])
+        seen = backbone.stem(keys) if stem else keys
+        q = attention.project(seen, None, 0)[0][:, :, -1]
+        bent = (q[0] - q[1] - q[2] + q[3]).abs().max()
+        assert (bent > 1e-2) if stem else (bent < 1e-12)
+
+
+@pytest.mark.parametrize("window", [None, 1])
+def test_a_gate_multiplies_what_a_token_reads_and_knows_nothing_of_the_memory(window):
+    """One layer without a feed-forward: the token plus `out((1 + W x) * read)`, x as attention sees it."""
+    backbone = transformer(layers=1, window=window, read_gate=True)
+    block, x, memory = backbone.blocks[0], torch.randn(2, 1, 8), torch.randn(2, 3, 8)
+    torch.nn.init.zeros_(block.feed.down.weight)
+    seen = block.before_attention(torch.cat([memory, x], dim=1))
+    mixed = block.attention.conv(seen)
+    q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in block.attention.qkv(mixed).chunk(3, dim=-1))
+    share = (q[:, :, -1:] @ k.transpose(-1, -2) / 2).softmax(-1)
+    read = (share @ v).transpose(1, 2).flatten(2)
+    gate = 1 + mixed[:, -1:] @ block.attention.read_gate.weight.T
+    assert gate.min() < 0 < gate.max()
+    expected = backbone.norm(x + (gate * read) @ block.attention.out.weight.T)
+    torch.testing.assert_close(backbone.hidden(x, memory)[0], expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("window", [None, 1])
+def test_learned_addresses_find_the_memory_s_own_values_in_every_layer(window):
+    """Each layer written out: a token, its own key, and the memory as it was given, whatever the layer before made."""
+    backbone = transformer(window=window, conv=0, **LEARNED)
+    x, memory = torch.randn(2, 1, 8), torch.randn(2, 3, 8)
+    hidden, last = backbone.hidden(x, memory)
+    for block in backbone.blocks:
+        attention = block.attention
+        (q, k, v), held = attention.project(block.before_attention(x), None, 0)[:3], block.before_attention(memory)
+        held = (held @ attention.qkv.weight[16:].T).unflatten(-1, (2, 4)).transpose(1, 2)
+        keys = torch.cat([attention.addresses.expand(2, -1, -1, -1), k], dim=2)
+        read = (q @ keys.transpose(-1, -2) / 2).softmax(-1) @ torch.cat([held, v], dim=2)
+        x = x + attention.out(read.transpose(1, 2).flatten(2))
+        x = x + block.feed(block.before_feed(x))
+    torch.testing.assert_close(hidden, backbone.norm(x), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(last, backbone.norm(memory[:, -1]), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("addresses", ["content", "learned"])
+def test_what_a_write_changes_is_the_values_and_with_learned_addresses_these_alone(addresses):
+    """One layer reads a sum over slots: it is linear in the normed memory where the shares do not depend on it."""
+    backbone, x = transformer(layers=1, conv=0, addresses=addresses, slots=3), torch.randn(2, 4, 8)
+    torch.nn.init.zeros_(backbone.blocks[0].feed.down.weight)
+    backbone.norm = torch.nn.Identity()
+    memory, nothing = torch.randn(2, 3, 8), torch.zeros(2, 3, 8)
+    one, other, none = (backbone.hidden(x, m)[0] for m in (memory, -memory, nothing))
+    bent = (one + other - 2 * none).abs().max()
+    assert (bent < 1e-11) if addresses == "learned" else (bent > 1e-3)
+
+
+def test_a_memory_of_another_size_than_the_learned_addresses_is_refused():
+    with pytest.raises(ValueError, match="^slots is 3, but the memory has 5 tokens$"):
+        transformer(**LEARNED).hidden(torch.randn(2, 4, 8), torch.randn(2, 5, 8))

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -64,6 +65,15 @@ def test_learned_rates_take_their_own_step_size_and_muon_the_matrices_of_the_blo
     adam, second = make_optimizers(model, config)
     assert [group["lr"] for group in adam.param_groups] == [1e-3, 1e-3, 5e-3]
     assert isinstance(second, torch.optim.Muon) and second.param_groups[0]["lr"] == 0.02
+
+
+def test_the_options_of_the_decoder_are_trained_as_its_blocks_are_and_learned_addresses_do_not_decay():
+    config = replace(MODEL_CONFIG, addresses="learned", read_gate=True, stem=True)
+    model, settings = build(config, seed=0), TrainConfig(muon_lr=0.02)
+    groups = {name: part_of(name, weight, settings) for name, weight in model.named_parameters()}
+    assert groups["backbone.blocks.0.attention.addresses"] == "free"
+    assert {groups["backbone.blocks.0.attention.read_gate.weight"], groups["backbone.stem.feed.up.weight"]} == {"muon"}
+    assert groups["backbone.stem.conv.weight"] == "decayed"
 
 
 def test_a_share_scales_every_group_and_can_be_taken_back():

@@ -21,7 +21,7 @@ from .titans import Titans
 from .titans_config import TitansConfig
 from .transformer import Transformer, TransformerConfig
 
-CARRIED = ("rmt", "rmt4")
+CARRIED, BARE = ("rmt", "rmt4"), ("none", "full")
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,12 @@ class ModelConfig(CarryConfig, TransformerConfig):
     Args:
         memory: tokens, neural, mlp; rmt4 (tokens carried over segments); or a baseline: none (never written), forward
             (one forward pass), rmt (a forward pass a segment), full (the context itself).
-        slots: memory tokens M.
         memory_conv: kernel of the convolution over emb(C) in neural and mlp.
         memory_output: neural has a fourth fast weight, W_o.
         memory_hidden: width of mlp's network; None takes 2 dim.
     """
 
     memory: str = "tokens"
-    slots: int = 8
     memory_conv: int = 4
     memory_output: bool = False
     memory_hidden: int | None = None
@@ -47,7 +45,11 @@ class ModelConfig(CarryConfig, TransformerConfig):
         TransformerConfig.__post_init__(self)
         CarryConfig.__post_init__(self)
         one_of(self, {"memory": tuple(MODELS)})
-        at_least(self, {"slots": 1, "memory_conv": 0, "memory_hidden": 1})
+        at_least(self, {"memory_conv": 0, "memory_hidden": 1})
+        if self.addresses == "learned" and self.memory in BARE:
+            raise ValueError(
+                f"addresses must be content for memory={self.memory}, which has no memory tokens to look for"
+            )
         if self.truncate is not None and self.memory not in CARRIED:
             raise ValueError(f"truncate must be None for memory={self.memory}, which has no segments: {CARRIED} have")
 

@@ -101,7 +101,11 @@ class MetaMemory(nn.Module):
     """
 
     takes_steps = True  # a write of any number of steps can be asked for
-    neutral = ("weigh.",)  # what changes nothing at first: a run may start from a checkpoint without it
+    neutral = (
+        "weigh.",
+        "read_gate.",
+        "stem.",
+    )  # what changes nothing at first: a run may start from a checkpoint without it
 
     def __init__(self, backbone: Backbone, memory: Memory, config: WriteConfig = WriteConfig(), pad: int = 0):
         super().__init__()

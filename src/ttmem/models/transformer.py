@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..checks import at_least, one_of
 from ..nn.attention import attend, attend_near, visible
 from ..nn.conv import CausalConv
-from ..nn.layers import RMSNorm, SwiGLU, rotary
+from ..nn.layers import RMSNorm, SwiGLU, outputs, rotary
 from .base import spread
 
 SHORT = 4
@@ -34,6 +34,15 @@ class TransformerConfig:
         positions: "none" or "rope". Without positions a memory can only be addressed by content, which is what
             reading by key needs; with them the write finds the easier address first: the place in the context.
         window: tokens see at most this many tokens back, themselves included (and all memory tokens); None: all.
+        read_gate: what attention hands a token is multiplied, number by number, by a learned function of the token,
+            1 at first. Unlike a softmax over slots it has signs, so that two keys that look at the same slots still
+            read, and write, along other directions: a small memory holds more pairs.
+        addresses: what tokens look for a memory by. "content": memory tokens are tokens, whose attention keys and whose
+            states in deeper layers follow from what they hold. "learned": each layer has learned keys for its `slots`
+            memory tokens, and reads values of these as they are; a write then changes what is found and not by whom.
+        slots: memory tokens; asked for by learned addresses.
+        stem: tokens pass a convolution and a feed-forward before the first layer, which add nothing at first. Without
+            it the first layer looks for a key by a sum over its tokens, so that two keys that share one look alike.
     """
 
     vocab: int = 70
@@ -44,12 +53,21 @@ class TransformerConfig:
     conv: int = 4
     positions: str = "none"
     window: int | None = None
+    addresses: str = "content"
+    slots: int = 8
+    read_gate: bool = False
+    stem: bool = False
 
     def __post_init__(self):
-        at_least(self, {"vocab": 1, "dim": 1, "layers": 1, "heads": 1, "hidden": 1, "conv": 0, "window": 1})
-        one_of(self, {"positions": ("none", "rope")})
+        at_least(self, {"vocab": 1, "dim": 1, "layers": 1, "heads": 1, "hidden": 1, "conv": 0, "window": 1, "slots": 1})
+        one_of(self, {"positions": ("none", "rope"), "addresses": ("content", "learned")})
         if self.dim % self.heads or (self.positions == "rope" and self.dim // self.heads % 2):
             raise ValueError(f"heads must divide dim (into even parts with rope), got {self.heads} and {self.dim}")
+
+    @property
+    def hidden_size(self) -> int:
+        """The feed-forward's width."""
+        return self.hidden or ceil(self.dim / 3) * 8
 
 
 class Attention(nn.Module):
@@ -60,23 +78,44 @@ class Attention(nn.Module):
         self.config = config
         self.conv = CausalConv(config.dim, config.conv) if config.conv else None
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.read_gate = nn.Linear(config.dim, config.dim, bias=False) if config.read_gate else None
+        shape = (1, config.heads, config.slots, config.dim // config.heads)
+        self.addresses = nn.Parameter(torch.randn(shape)) if config.addresses == "learned" else None
         self.out = nn.Linear(config.dim, config.dim, bias=False)
 
-    def project(self, x: Tensor, past: Tensor | None, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, past: Tensor | None, start: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Queries, keys and values by head, and the gate of what is read."""
         x = self.conv(x, past) if self.conv else x
         q, k, v = rearrange(self.qkv(x), "b t (n h e) -> n b h t e", n=3, h=self.config.heads)
-        return (rotary(q, start), rotary(k, start), v) if self.config.positions == "rope" else (q, k, v)
+        if self.config.positions == "rope":
+            q, k = rotary(q, start), rotary(k, start)
+        return q, k, v, 1 + self.read_gate(x) if self.read_gate else None
 
-    def mix(self, q: Tensor, keys: list[Tensor], values: list[Tensor], window: int | None = None) -> Tensor:
+    def values(self, memory: Tensor) -> Tensor:
+        """What a memory with learned addresses hands out, by head."""
+        if memory.shape[1] != self.config.slots:
+            raise ValueError(f"slots is {self.config.slots}, but the memory has {memory.shape[1]} tokens")
+        found = outputs(self.qkv, memory, 2 * self.config.dim, 3 * self.config.dim)
+        return rearrange(found, "b t (h e) -> b h t e", h=self.config.heads)
+
+    def mix(
+        self, q: Tensor, keys: list[Tensor], values: list[Tensor], gate: Tensor | None, window: int | None = None
+    ) -> Tensor:
         """Attention over the concatenated keys and values, the last of which are the queries' own."""
+        read = rearrange(self.attend(q, keys, values, window), "b h t e -> b t (h e)")
+        return self.out(read if gate is None else read * gate)
+
+    def attend(self, q: Tensor, keys: list[Tensor], values: list[Tensor], window: int | None) -> Tensor:
+        """What each head reads."""
         if window is not None and window <= SHORT:
-            return self.out(rearrange(attend_near(q, keys, values, window), "b h t e -> b t (h e)"))
+            return attend_near(q, keys, values, window)
+        keys = [k.expand(len(q), -1, -1, -1) for k in keys]
         k, v = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in (keys, values))
         t, prefix = q.shape[2], k.shape[2] - q.shape[2]
         # Compiled code has the mask built in; torch.compile warns of a cache that it will not look into.
         make = visible.__wrapped__ if torch.compiler.is_compiling() else visible
         mask = make(t, prefix, window, q.device)
-        return self.out(rearrange(attend(q, k, v, mask), "b h t e -> b t (h e)"))
+        return attend(q, k, v, mask)
 
 
 class Block(nn.Module):
@@ -84,23 +123,42 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        hidden = config.hidden or ceil(config.dim / 3) * 8
-        self.attention, self.feed = Attention(config), SwiGLU(config.dim, hidden)
+        self.attention, self.feed = Attention(config), SwiGLU(config.dim, config.hidden_size)
         self.before_attention, self.before_feed = RMSNorm(config.dim), RMSNorm(config.dim)
 
     def forward(self, x: Tensor, prefix: Tensor | None) -> tuple[Tensor, Tensor | None]:
         attention, rows = self.attention, len(x)
-        normed, past, keys, values, start = self.before_attention(x), None, [], [], 0
-        if prefix is not None:
+        normed, past, start = self.before_attention(x), None, 0
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        if prefix is not None and attention.addresses is not None:
+            keys, values = [attention.addresses], [spread(attention.values(self.before_attention(prefix)), rows)]
+        elif prefix is not None:
             past, start = self.before_attention(prefix), prefix.shape[1]
-            q, k, v = attention.project(past, None, 0)
+            q, k, v, gate = attention.project(past, None, 0)
             keys, values = [spread(k, rows)], [spread(v, rows)]
-            prefix = prefix + attention.mix(q, [k], [v])
+            prefix = prefix + attention.mix(q, [k], [v], gate)
             prefix = prefix + self.feed(self.before_feed(prefix))
             past = spread(past, rows)
-        q, k, v = attention.project(normed, past, start)
-        x = x + attention.mix(q, [*keys, k], [*values, v], attention.config.window)
+        q, k, v, gate = attention.project(normed, past, start)
+        x = x + attention.mix(q, [*keys, k], [*values, v], gate, attention.config.window)
         return x + self.feed(self.before_feed(x)), prefix
+
+
+class Stem(nn.Module):
+    """What tokens pass before they first see a memory: their last few mixed, and bent by a feed-forward.
+
+    It knows nothing of the memory, so that a write has no gradient through it.
+    """
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.norm, self.conv = RMSNorm(config.dim), CausalConv(config.dim, config.conv) if config.conv else None
+        self.feed = SwiGLU(config.dim, config.hidden_size)
+
+    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        mixed = self.norm(x)
+        return x + self.feed(self.conv(mixed) if self.conv else mixed)
 
 
 class Transformer(nn.Module):
@@ -117,16 +175,22 @@ class Transformer(nn.Module):
         super().__init__()
         self.config, self.dim, self.vocab = config, config.dim, config.vocab
         self.embedding = nn.Embedding(config.vocab, config.dim)
+        self.stem = Stem(config) if config.stem else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, config.vocab, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Normal(0, 0.02) everywhere; projections that end in the residual stream smaller by sqrt(2 layers)."""
+        """Normal(0, 0.02) everywhere, projections that end in the residual stream smaller by sqrt(2 layers).
+
+        Gates and the stem are silent: 0.
+        """
         for name, weight in self.named_parameters():
             if name.endswith(("embedding.weight", "head.weight", "qkv.weight", "up.weight")):
                 nn.init.normal_(weight, std=0.02)
+            elif name.endswith(("read_gate.weight", "stem.feed.down.weight")):
+                nn.init.zeros_(weight)
             elif name.endswith(("out.weight", "down.weight")):
                 nn.init.normal_(weight, std=0.02 * (2 * self.config.layers) ** -0.5)
 
@@ -143,6 +207,7 @@ class Transformer(nn.Module):
         right changes nothing. A memory kept in float32 is read in the dtype of the tokens.
         """
         prefix = None if prefix is None else prefix.to(x.dtype)
+        x = self.stem(x) if self.stem else x
         for block in self.blocks:
             x, prefix = block(x, prefix)
         return self.norm(x), None if prefix is None else self.norm(prefix[:, -1])

@@ -57,14 +57,14 @@ def visible(t: int, prefix: int, window: int | None, device: torch.device) -> Bo
 
 def attend_near(
     q: Float[Tensor, "b h t e"],
-    keys: list[Float[Tensor, "b h _ e"]],
+    keys: list[Float[Tensor, "#b h _ e"]],
     values: list[Float[Tensor, "b h _ e"]],
     window: int,
 ) -> Float[Tensor, "b h t e"]:
     """`attend` behind the mask of `visible`, at the cost of prefix + window keys per token instead of all of them.
 
-    The last of `keys` and `values` are the tokens' own, the one before (if any) the prefix's. Worth it for short
-    windows, where the full square of scores would be nearly all mask.
+    The last of `keys` and `values` are the tokens' own, the one before (if any) the prefix's, of one row for all or a
+    row each. Worth it for short windows, where the full square of scores would be nearly all mask.
     """
     near = torch.stack([(q * shifted(keys[-1], i)).sum(-1) for i in range(window)], dim=-1)
     if window > 1:

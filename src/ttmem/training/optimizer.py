@@ -51,7 +51,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     return optimizers
 
 
-LEARNED_STATE = {"init", "persistent", "queries"}
+LEARNED_STATE = {"addresses", "init", "persistent", "queries"}
 """Words in the names of what a memory starts from or is asked with: learned, but no weights of the decoder."""
 
 
@@ -71,7 +71,8 @@ def part_of(name: str, weight: nn.Parameter, config: TrainConfig) -> str:
     learned = not LEARNED_STATE.isdisjoint(words) or words[-1].startswith("norm_")
     if weight.ndim < 2 or learned or name == "projection":
         return "free"
-    mixes = weight.ndim == 2 and "blocks" in words and not any(word.startswith(APART) for word in words)
+    inner = not {"blocks", "stem"}.isdisjoint(words)
+    mixes = weight.ndim == 2 and inner and not any(word.startswith(APART) for word in words)
     return "muon" if config.muon_lr and mixes else "decayed"
 
 
