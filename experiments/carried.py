@@ -5,8 +5,9 @@
 
 RMT4 trained on 1 to 8 segments of one pair (2 + 2 characters among 9-16), asked for every pair after 1..20 of them on
 the test split: how much is known of the newest pair, and of each older one. Plain, and with each thing that might keep
-a memory from being written over: learned momentum and forgetting, a gate, a replay, learned weights of tokens; and
-with step sizes that stay where they start. RMT, PRMT4 and ARMT beside.
+a memory from being written over: learned momentum and forgetting, a gate, a replay, learned weights of tokens; with
+step sizes that stay where they start; and with memory tokens that are found by what they hold instead of by learned
+addresses. RMT, PRMT4 and ARMT beside.
 """
 
 from dataclasses import replace
@@ -24,7 +25,9 @@ from ttmem.training import Stage, TrainConfig
 
 MOST, TRAINED, SAMPLES = 20, 8, 1000
 TASK = "N{0}-K2V2-E{0}_9-16"
-BASE = ModelConfig(memory="rmt4", layers=2, hidden=96, window=1, slots=32)
+BASE = ModelConfig(
+    memory="rmt4", layers=2, hidden=96, window=1, slots=32, addresses="learned", read_gate=True, stem=True
+)
 VARIANTS: dict[str, Config] = {
     "plain": BASE,
     "forgetting": replace(BASE, rule="titans", momentum=0.1, forget=0.003),
@@ -32,7 +35,8 @@ VARIANTS: dict[str, Config] = {
     "replay": replace(BASE, replay=0.1),
     "weigh": replace(BASE, weigh=True),
     "fixed step sizes": BASE,
-    "rmt": replace(BASE, memory="rmt", window=None),
+    "content addresses": replace(BASE, addresses="content"),
+    "rmt": ModelConfig(memory="rmt", layers=2, hidden=96, slots=32),
     "prmt4": LayeredConfig("prmt4", memory_heads=1),
     "armt": LayeredConfig("armt"),
 }

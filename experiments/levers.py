@@ -36,6 +36,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no write loss": {"weight": 0.0},
     "learned weights of tokens": {"weigh": True},
     "memory projection": {"projection": True},
+    "learned addresses": {"addresses": "learned"},
+    "gate on what is read": {"read_gate": True},
+    "stem": {"stem": True},
+    "learned addresses, gate, stem": {"addresses": "learned", "read_gate": True, "stem": True},
     "first order": {"meta_gradient": "first"},
 }
 OWN: dict[str, dict[str, Any]] = {

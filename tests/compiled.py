@@ -17,7 +17,11 @@ from models.tiny import episode, model
 from ttmem.core import detach
 from ttmem.nn.attention import attend_near
 
-MODELS = {"second": {}, "first": {"meta_gradient": "first"}}
+MODELS = {
+    "second": {},
+    "first": {"meta_gradient": "first"},
+    "addressed": {"addresses": "learned", "read_gate": True, "stem": True, "window": 1},
+}
 COMPILER = any(map(shutil.which, ("g++", "c++", "clang++")))
 WINDOWS = (1, 3)
 

@@ -98,12 +98,12 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, may_
     """Put the weights of the file `path` into a model, in place.
 
     Raises ValueError where a tensor is missing, left over, or of another shape; the model is then unchanged. Tensors
-    of a module named in `may_lack` ("weigh.") stay as they are where the file has none of them.
+    whose names begin with one of `may_lack` stay as they are where the file has none of them.
     """
     own = model.state_dict()
     for part in may_lack:
-        if not any(within(name, part) for name in tensors):
-            own = {name: tensor for name, tensor in own.items() if not within(name, part)}
+        there = any(name.startswith(part) for name in tensors)
+        own = own if there else {name: tensor for name, tensor in own.items() if not name.startswith(part)}
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     wrong = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
     if wrong:
@@ -118,9 +118,13 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, may_
     model.load_state_dict(dict(tensors), strict=not may_lack)
 
 
-def within(name: str, module: str) -> bool:
-    """Whether a tensor belongs to a module, at any depth, that `module` names with its closing dot."""
-    return f".{module}" in f".{name}"
+def neutral(model: nn.Module) -> tuple[str, ...]:
+    """Where the names of those parts of a model begin that change nothing before they are trained.
+
+    A module names them as its `neutral`; `fill` may do without them.
+    """
+    owners = {prefix: getattr(module, "neutral", ()) for prefix, module in model.named_modules()}
+    return tuple(f"{prefix}.{part}.".lstrip(".") for prefix, parts in owners.items() for part in parts)
 
 
 def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

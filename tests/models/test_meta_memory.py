@@ -13,6 +13,7 @@ from ttmem.models import MetaMemory, Transformer, build
 
 pytestmark = pytest.mark.usefixtures("float64")
 kinds = pytest.mark.parametrize("kind", ["tokens", "neural", "mlp"])
+looks = pytest.mark.parametrize("look", [{}, {"addresses": "learned", "read_gate": True, "stem": True}], ids=str)
 near = {"rtol": 1e-11, "atol": 1e-12}
 
 
@@ -181,8 +182,9 @@ def test_float32_agrees_with_float64(kind):
 
 
 @kinds
-def test_under_bf16_autocast_the_memory_stays_float32(kind):
-    made, asked = model(kind, lr=0.1, memory_lr=0.02).float(), episode()
+@looks
+def test_under_bf16_autocast_the_memory_stays_float32(kind, look):
+    made, asked = model(kind, lr=0.1, memory_lr=0.02, **look).float(), episode()
     exact, _ = write(made, asked.context)
     with torch.autocast("cpu", torch.bfloat16):
         state, _ = write(made, asked.context)
@@ -194,8 +196,9 @@ def test_under_bf16_autocast_the_memory_stays_float32(kind):
 
 
 @kinds
-def test_with_bf16_weights_the_memory_is_float32(kind):
-    made, asked = model(kind, projection=True, lr=0.1, memory_lr=0.02).float(), episode()
+@looks
+def test_with_bf16_weights_the_memory_is_float32(kind, look):
+    made, asked = model(kind, projection=True, lr=0.1, memory_lr=0.02, **look).float(), episode()
     exact, _ = write(made, asked.context)
     made = made.to(torch.bfloat16)
     state, log = write(made, asked.context)

@@ -3,12 +3,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.tiny import SMALL, ids
-from ttmem.models import Transformer, TransformerConfig
+from models.tiny import SMALL, episode, ids, model
+from ttmem.checkpoint import fill, neutral
+from ttmem.memories import MemoryTokens
+from ttmem.models import RMT, RMT4, MetaMemory, Transformer, TransformerConfig
 
 pytestmark = pytest.mark.usefixtures("float64")
 SHAPE = {"vocab": 7, "dim": 8, "layers": 3, "heads": 2, "hidden": 8}
-LEARNED = {"addresses": "learned", "slots": 3}
+ROPE, LEARNED = {"positions": "rope"}, {"addresses": "learned", "slots": 3}
+MAKERS = [lambda b: MetaMemory(b, MemoryTokens(5, 8)), lambda b: RMT4(b, 5), lambda b: RMT(b, 5)]
+looks = pytest.mark.parametrize("look", [{}, ROPE, LEARNED], ids=str)
 positions = pytest.mark.parametrize("positions", ["none", "rope"])
 convs = pytest.mark.parametrize("conv", [0, 4])
 gates = pytest.mark.parametrize("gate", [False, True], ids=["plain", "gated"])
@@ -36,14 +40,13 @@ def test_a_prefix_is_the_beginning_of_one_causal_sequence(positions, conv, gate,
     assert none is None
 
 
-@positions
 @convs
 @pytest.mark.parametrize("prefix", [0, 3])
 @pytest.mark.parametrize("window", [None, 2])
 @pytest.mark.parametrize("token", [0, 2, 4])
-@pytest.mark.parametrize("option", [{}, LEARNED, {"read_gate": True}, {"stem": True}], ids=str)
-def test_the_future_does_not_leak(positions, conv, prefix, window, token, option):
-    backbone = transformer(positions=positions, conv=conv, window=window, **option)
+@pytest.mark.parametrize("option", [{}, ROPE, LEARNED, {"read_gate": True}, {"stem": True}], ids=str)
+def test_the_future_does_not_leak(conv, prefix, window, token, option):
+    backbone = transformer(conv=conv, window=window, **option)
     memory = torch.randn(2, prefix, 8) if prefix else None
     x = torch.randn(2, 5, 8)
     changed = x.clone()
@@ -60,11 +63,10 @@ def test_tokens_cannot_change_the_memory_in_front_of_them(positions):
     assert torch.equal(one, two)
 
 
-@positions
+@looks
 @pytest.mark.parametrize("window", [None, 2])
-@pytest.mark.parametrize("addresses", [{}, LEARNED], ids=str)
-def test_every_memory_token_reaches_every_token(positions, window, addresses):
-    backbone, memory = transformer(positions=positions, conv=0, window=window, **addresses), torch.randn(1, 3, 8)
+def test_every_memory_token_reaches_every_token(window, look):
+    backbone, memory = transformer(conv=0, window=window, **look), torch.randn(1, 3, 8)
     memory.requires_grad_()
     hidden, _ = backbone.hidden(torch.randn(1, 6, 8), memory)
     for row in hidden[0]:
@@ -86,9 +88,9 @@ def test_a_window_hides_what_is_further_back_than_the_layers_reach(positions, wi
     assert (before[:, far - 1] - after[:, far - 1]).abs().max() > 1e-9
 
 
-@pytest.mark.parametrize("addresses", [{}, LEARNED], ids=str)
-def test_a_window_wider_than_the_tokens_is_no_window(addresses):
-    wide = transformer(window=9, **addresses)
+@looks
+def test_a_window_wider_than_the_tokens_is_no_window(look):
+    wide = transformer(window=9, **look)
     memory, x = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
     windowed = wide.hidden(x, memory)[0]
     for block in wide.blocks:
@@ -106,11 +108,10 @@ def test_without_positions_and_convolution_the_order_of_what_came_before_does_no
     assert not torch.allclose(*ends["rope"], rtol=1e-3)
 
 
-@positions
+@looks
 @pytest.mark.parametrize("window", [None, 1])
-@pytest.mark.parametrize("addresses", [{}, LEARNED], ids=str)
-def test_several_questions_share_a_memory_as_if_each_had_its_own(positions, window, addresses):
-    backbone = transformer(positions=positions, window=window, **addresses)
+def test_several_questions_share_a_memory_as_if_each_had_its_own(window, look):
+    backbone = transformer(window=window, **look)
     memory, x = torch.randn(2, 3, 8), torch.randn(6, 4, 8)
     hidden, last = backbone.hidden(x, memory)
     for row in range(6):
@@ -129,11 +130,11 @@ def test_padding_on_the_right_changes_nothing(positions, conv):
     torch.testing.assert_close(short, long[:, :5], rtol=1e-11, atol=1e-11)
 
 
-@positions
-@pytest.mark.parametrize("more", [{}, {"addresses": "learned", "slots": 1, "read_gate": True, "stem": True}], ids=str)
-def test_the_decoder_can_be_differentiated_twice(positions, more):
-    shape = {"vocab": 5, "dim": 4, "layers": 1, "heads": 2, "hidden": 4}
-    backbone = Transformer(TransformerConfig(**shape, positions=positions, **more))
+@pytest.mark.parametrize(
+    "more", [{}, ROPE, {"addresses": "learned", "slots": 1, "read_gate": True, "stem": True}], ids=str
+)
+def test_the_decoder_can_be_differentiated_twice(more):
+    backbone = Transformer(TransformerConfig(**{"vocab": 5, "dim": 4, "layers": 1, "heads": 2, "hidden": 4} | more))
     memory, x = torch.randn(1, 1, 4, requires_grad=True), torch.randn(1, 2, 4, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda m, x: backbone.hidden(x, m)[0].square(), (memory, x))
 
@@ -158,6 +159,10 @@ def test_every_weight_of_the_decoder_is_used(more):
         ({"conv": -1}, "^conv must be >= 0, got -1$"),
         ({"window": 0}, "^window must be >= 1, got 0$"),
         ({"addresses": "hashed"}, "^addresses must be one of content, learned, got 'hashed'$"),
+        (
+            {"addresses": "learned", "positions": "rope"},
+            "^addresses must be content for positions=rope: a learned addr",
+        ),
         ({"addresses": "learned", "memory": "full"}, "^addresses must be content for memory=full, which has no memory"),
     ],
 )
@@ -166,14 +171,26 @@ def test_an_impossible_shape_is_named_in_the_error(changes, message):
         replace(SMALL, **changes)
 
 
-@pytest.mark.parametrize("window", [None, 1])
-@pytest.mark.parametrize("prefix", [None, 3])
-@pytest.mark.parametrize("option", ["read_gate", "stem"])
-def test_what_was_not_trained_changes_nothing(window, prefix, option):
-    plain, more = (Transformer(TransformerConfig(**SHAPE, window=window, **{option: on})) for on in (False, True))
-    more.load_state_dict(plain.state_dict(), strict=False)
-    x, memory = torch.randn(2, 5, 8), None if prefix is None else torch.randn(2, prefix, 8)
-    assert more.hidden(x, memory)[0].equal(plain.hidden(x, memory)[0])
+@pytest.mark.parametrize("kind", ["tokens", "neural", "mlp", "rmt4", "rmt", "forward", "full"])
+@pytest.mark.parametrize("options", [{"read_gate": True}, {"stem": True}, {"read_gate": True, "stem": True}], ids=str)
+def test_a_checkpoint_without_gate_or_stem_is_the_start_of_a_model_that_has_them(kind, options):
+    separator = {"separator": 6} if kind in ("rmt", "rmt4") else {}
+    plain, more = model(kind, **separator), model(kind, seed=1, **separator, **options)
+    for name, weight in more.named_parameters():
+        if name.endswith(("read_gate.weight", "stem.feed.down.weight")):
+            torch.nn.init.zeros_(weight)
+    fill(more, plain.state_dict(), "x", neutral(more))
+    asked = episode()
+    assert more.loss(asked).loss.equal(plain.loss(asked).loss)
+
+
+def test_what_changes_nothing_at_first_is_known_by_whose_part_it_is():
+    made = model(stem=True, read_gate=True, weigh=True)
+    gates = {f"backbone.blocks.{i}.attention.read_gate." for i in (0, 1)}
+    assert set(neutral(made)) >= gates | {"backbone.stem.", "weigh."}
+    lacking = {name: weight for name, weight in made.state_dict().items() if not name.startswith("backbone.blocks.1.")}
+    with pytest.raises(ValueError, match="x does not fit the model: it lacks backbone.blocks.1.attention.conv"):
+        fill(made, lacking, "x", neutral(made))
 
 
 @convs
@@ -254,3 +271,19 @@ def test_what_a_write_changes_is_the_values_and_with_learned_addresses_these_alo
 def test_a_memory_of_another_size_than_the_learned_addresses_is_refused():
     with pytest.raises(ValueError, match="^slots is 3, but the memory has 5 tokens$"):
         transformer(**LEARNED).hidden(torch.randn(2, 4, 8), torch.randn(2, 5, 8))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda b: MetaMemory(b, MemoryTokens(5, 8)), lambda b: RMT4(b, 5), lambda b: RMT(b, 5)]
+)
+def test_a_model_of_another_size_than_its_learned_addresses_is_refused_when_it_is_made(make):
+    with pytest.raises(
+        ValueError, match="the memory has slots 5, the backbone's learned addresses 3: give both the same"
+    ):
+        make(transformer(**LEARNED))
+
+
+def test_a_learned_address_is_the_same_wherever_a_token_stands():
+    backbone = transformer(window=1, conv=0, **LEARNED)
+    hidden = backbone.hidden(torch.randn(2, 1, 8).expand(-1, 5, -1), torch.randn(2, 3, 8))[0]
+    torch.testing.assert_close(hidden, hidden[:, :1].expand(-1, 5, -1), rtol=1e-12, atol=1e-12)

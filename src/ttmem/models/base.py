@@ -114,6 +114,13 @@ def of_rows(state: State, rows: int, names: Collection[str] = ("mem",)) -> State
     return usable(state)
 
 
+def fits(backbone: Backbone, slots: int) -> None:
+    """Raise ValueError where a backbone has learned addresses for another number of memory tokens."""
+    known = getattr(backbone, "slots", None)
+    if known not in (None, slots):
+        raise ValueError(f"the memory has slots {slots}, the backbone's learned addresses {known}: give both the same")
+
+
 def spread(x: Tensor, rows: int) -> Tensor:
     """Repeat each row so that there are `rows` of them: several questions share one memory."""
     return x if len(x) == rows else repeat(x, "b ... -> (b q) ...", q=rows // len(x))

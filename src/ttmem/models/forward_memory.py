@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.state import Log, State
 from ..memories.tokens import MemoryTokens
-from .base import Backbone, Episode, Outcome, answer_logits, join, of_rows, once, score
+from .base import Backbone, Episode, Outcome, answer_logits, fits, join, of_rows, once, score
 
 
 class ForwardMemory(nn.Module):
@@ -23,6 +23,7 @@ class ForwardMemory(nn.Module):
         super().__init__()
         if getattr(getattr(backbone, "config", None), "window", None) is not None:
             raise ValueError("window must be None for a forward write: the memory would not see the context")
+        fits(backbone, slots)
         self.backbone, self.pad = backbone, pad
         self.memory = MemoryTokens(slots, backbone.dim)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..checks import not_negative
 from ..core.state import Log, State
-from .base import Backbone, Episode, Outcome, answer_logits, join, of_rows, once, score
+from .base import Backbone, Episode, Outcome, answer_logits, fits, join, of_rows, once, score
 
 
 class FullContext(nn.Module):
@@ -21,6 +21,7 @@ class FullContext(nn.Module):
 
     def __init__(self, backbone: Backbone, pad: int = 0, reads: bool = True):
         super().__init__()
+        fits(backbone, 0)
         self.backbone, self.pad, self.reads = backbone, pad, reads
 
     def start(self, batch: int) -> State:

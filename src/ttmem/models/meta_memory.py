@@ -24,7 +24,7 @@ from ..core.state import Log, State, Tree, detach
 from ..memories.base import Memory, Source
 from ..nn.conv import CausalConv
 from ..nn.layers import RMSNorm
-from .base import Backbone, Episode, Outcome, answer_logits, join, of_rows, score, spread
+from .base import Backbone, Episode, Outcome, answer_logits, fits, join, of_rows, score, spread
 
 RULES = {"sgd": sgd, "momentum": momentum, "titans": titans, "adam": adam}
 
@@ -101,16 +101,13 @@ class MetaMemory(nn.Module):
     """
 
     takes_steps = True  # a write of any number of steps can be asked for
-    neutral = (
-        "weigh.",
-        "read_gate.",
-        "stem.",
-    )  # what changes nothing at first: a run may start from a checkpoint without it
+    neutral = ("weigh",)  # what changes nothing at first: a run may start from a checkpoint without it
 
     def __init__(self, backbone: Backbone, memory: Memory, config: WriteConfig = WriteConfig(), pad: int = 0):
         super().__init__()
         if memory.dim != backbone.dim:
             raise ValueError(f"memory has dim {memory.dim}, the backbone {backbone.dim}: give both the same")
+        fits(backbone, memory.slots)
         self.backbone, self.memory, self.config, self.pad = backbone, memory, config, pad
         self.rates = config.make_rates(memory.names)
         self.write_head = copy.deepcopy(backbone.head) if config.head else None

@@ -40,6 +40,7 @@ class TransformerConfig:
         addresses: what tokens look for a memory by. "content": memory tokens are tokens, whose attention keys and whose
             states in deeper layers follow from what they hold. "learned": each layer has learned keys for its `slots`
             memory tokens, and reads values of these as they are; a write then changes what is found and not by whom.
+            The first token of a context is told from the last memory token alone. Not with rope.
         slots: memory tokens; asked for by learned addresses.
         stem: tokens pass a convolution and a feed-forward before the first layer, which add nothing at first. Without
             it the first layer looks for a key by a sum over its tokens, so that two keys that share one look alike.
@@ -63,6 +64,8 @@ class TransformerConfig:
         one_of(self, {"positions": ("none", "rope"), "addresses": ("content", "learned")})
         if self.dim % self.heads or (self.positions == "rope" and self.dim // self.heads % 2):
             raise ValueError(f"heads must divide dim (into even parts with rope), got {self.heads} and {self.dim}")
+        if self.addresses == "learned" and self.positions == "rope":
+            raise ValueError("addresses must be content for positions=rope: a learned address has no place")
 
     @property
     def hidden_size(self) -> int:
@@ -72,6 +75,8 @@ class TransformerConfig:
 
 class Attention(nn.Module):
     """Causal self-attention of tokens behind a prefix that they all see."""
+
+    neutral = ("read_gate",)
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -146,9 +151,9 @@ class Block(nn.Module):
 
 
 class Stem(nn.Module):
-    """What tokens pass before they first see a memory: their last few mixed, and bent by a feed-forward.
+    """What tokens pass before the first layer: their last few mixed (with `conv`), and bent by a feed-forward.
 
-    It knows nothing of the memory, so that a write has no gradient through it.
+    The memory in front of them is left out. So the gradient of a write does not go through it.
     """
 
     def __init__(self, config: TransformerConfig):
@@ -171,9 +176,12 @@ class Transformer(nn.Module):
     (torch.Size([6, 5, 32]), torch.Size([2, 32]), torch.Size([6, 5, 70]))
     """
 
+    neutral = ("stem",)
+
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config, self.dim, self.vocab = config, config.dim, config.vocab
+        self.slots = config.slots if config.addresses == "learned" else None  # None: any number
         self.embedding = nn.Embedding(config.vocab, config.dim)
         self.stem = Stem(config) if config.stem else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -182,9 +190,9 @@ class Transformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Normal(0, 0.02) everywhere, projections that end in the residual stream smaller by sqrt(2 layers).
+        """Normal(0, 0.02); what ends in the residual stream smaller by sqrt(2 layers); gates and the stem silent.
 
-        Gates and the stem are silent: 0.
+        Learned addresses stay as they were made, Normal(0, 1).
         """
         for name, weight in self.named_parameters():
             if name.endswith(("embedding.weight", "head.weight", "qkv.weight", "up.weight")):

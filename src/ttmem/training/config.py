@@ -40,7 +40,7 @@ class TrainConfig:
             as `weigh` does, may be missing there; of fewer write steps, the last one's rates serve on).
         lr: step size of AdamW.
         rates_lr: the learned inner step sizes take `rates_lr * lr`.
-        muon_lr: step size of Muon for the matrices inside the blocks; 0 leaves these to AdamW as well.
+        muon_lr: step size of Muon for the matrices inside blocks and stem; 0 leaves these to AdamW as well.
         weight_decay: of matrices; norms, initial memory and learned rates have none.
         beta1, beta2: of AdamW.
         clip: largest norm of the whole gradient; None: no limit.

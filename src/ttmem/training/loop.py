@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from .. import __version__
-from ..checkpoint import fill, load_model, save_model, start_file
+from ..checkpoint import fill, load_model, neutral, save_model, start_file
 from ..core.rates import with_more_steps
 from ..evals import evaluate, nats
 from ..models import build
@@ -73,7 +73,7 @@ class Trainer:
         if self.config.start_from is not None and fresh:  # a saved state has all weights
             source = start_file(self.config.start_from)
             tensors = with_more_steps(model, load_model(source).tensors)
-            fill(model, tensors, source, getattr(model, "neutral", ()))
+            fill(model, tensors, source, neutral(model))
         return model
 
     def _state(self, resume: bool) -> RunState:

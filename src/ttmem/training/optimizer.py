@@ -30,7 +30,7 @@ def shape(step: int, end: int, config: TrainConfig) -> float:
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
-    """AdamW over three groups of parameters and, where `muon_lr` asks for it, Muon over the matrices of the blocks."""
+    """AdamW over three groups of parameters and, with `muon_lr`, Muon over the matrices of blocks and stem."""
     parts: dict[str, list[nn.Parameter]] = {"decayed": [], "free": [], "rates": [], "muon": []}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
@@ -62,8 +62,8 @@ APART = ("conv", "gates", "memory_rate")
 def part_of(name: str, weight: nn.Parameter, config: TrainConfig) -> str:
     """The group of a parameter: `rates`, `muon`, `free` or `decayed`.
 
-    Free of weight decay are norms, the initial memory, persistent tokens and queries, and the projection, which decay
-    would pull off the identity.
+    Free of weight decay are norms, the initial memory, learned addresses, persistent tokens and queries, and the
+    projection, which decay would pull off the identity.
     """
     words = name.split(".")
     if "rates" in words:
