@@ -4,10 +4,10 @@
     python experiments/carried.py --table
 
 RMT4 trained on 1 to 8 segments of one pair (2 + 2 characters among 9-16), asked for every pair after 1..20 of them on
-the test split: how much is known of the newest pair, and of each older one. Plain, and with each thing that might keep
+the test split: how much is known of the newest pair, and of each older one. As it is; with each thing that might keep
 a memory from being written over: learned momentum and forgetting, a gate, a replay, learned weights of tokens; with
-step sizes that stay where they start; and with memory tokens that are found by what they hold instead of by learned
-addresses. RMT, PRMT4 and ARMT beside.
+step sizes that stay where they start; shown 16 segments, the outer gradient through the last four; and with memory
+tokens that are found by what they hold instead of by learned addresses. RMT, PRMT4 and ARMT beside.
 """
 
 from dataclasses import replace
@@ -29,12 +29,13 @@ BASE = ModelConfig(
     memory="rmt4", layers=2, hidden=96, window=1, slots=32, addresses="learned", read_gate=True, stem=True
 )
 VARIANTS: dict[str, Config] = {
-    "plain": BASE,
+    "rmt4": BASE,
     "forgetting": replace(BASE, rule="titans", momentum=0.1, forget=0.003),
     "gate": replace(BASE, gate=True),
     "replay": replace(BASE, replay=0.1),
     "weigh": replace(BASE, weigh=True),
     "fixed step sizes": BASE,
+    "rmt4 to 16": replace(BASE, truncate=4),
     "content addresses": replace(BASE, addresses="content"),
     "rmt": ModelConfig(memory="rmt", layers=2, hidden=96, slots=32),
     "prmt4": LayeredConfig("prmt4", memory_heads=1),
@@ -49,6 +50,7 @@ STAGES = (
     Stage(TASK.format(4), threshold=0.8, rehearsal=0.2),
 )
 LAST = Stage(TASK.format(TRAINED), rehearsal=0.4)
+LONGER = (replace(LAST, threshold=0.85, rehearsal=0.2), Stage(TASK.format(16), rehearsal=0.4))
 TRAIN = TrainConfig(steps=2600, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.4, floor=0.01, eval_every=200)
 
 
@@ -76,7 +78,7 @@ def draw(rows: list[dict], path: Path) -> None:
     found = {name: [row for row in rows if row["variant"] == name] for name in VARIANTS}
     found = {name: own for name, own in found.items() if own}
     figure, panels = pyplot().subplots(
-        1, len(found), figsize=(3 * len(found) + 1, 3.6), layout="constrained", squeeze=False, sharey=True
+        1, len(found), figsize=(3.5 * len(found) + 1, 3.8), layout="constrained", squeeze=False, sharey=True
     )
     for axes, (name, own) in zip(panels[0], found.items(), strict=True):
         grid = numpy.full((MOST, MOST), numpy.nan)
@@ -93,7 +95,10 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-STUDIES = {"carried": study.Study("carried", LAST.task, VARIANTS, TRAIN, measure, draw, (*STAGES, LAST), OWN)}
+MORE = {"rmt4 to 16": (*STAGES, *LONGER)}
+STUDIES = {
+    "carried": study.Study("carried", LAST.task, VARIANTS, TRAIN, measure, draw, (*STAGES, LAST), OWN, CURRICULA)
+}
 
 if __name__ == "__main__":
     study.main(STUDIES)

@@ -62,7 +62,7 @@ def measure(model: Any) -> dict:
 def draw(rows: list[dict], path: Path) -> None:
     """Steps by variant, a dot a seed; open dots are runs that were still on the plateau when their steps ran out."""
     names = [name for name in VARIANTS if any(row["variant"] == name for row in rows)]
-    figure, axes = pyplot().subplots(figsize=(7, 0.32 * len(names) + 1.2), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(8, 0.32 * len(names) + 1.2), layout="constrained")
     for y, name in enumerate(names):
         own = sorted((row for row in rows if row["variant"] == name), key=lambda row: row["seed"])
         for place, row in enumerate(own):
