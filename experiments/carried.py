@@ -95,7 +95,7 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-MORE = {"rmt4 to 16": (*STAGES, *LONGER)}
+CURRICULA = {"rmt4 to 16": (*STAGES, *LONGER)}
 STUDIES = {
     "carried": study.Study("carried", LAST.task, VARIANTS, TRAIN, measure, draw, (*STAGES, LAST), OWN, CURRICULA)
 }
