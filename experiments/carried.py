@@ -50,6 +50,7 @@ STAGES = (
     Stage(TASK.format(4), threshold=0.8, rehearsal=0.2),
 )
 LAST = Stage(TASK.format(TRAINED), rehearsal=0.4)
+SHOWN = {"rmt4 to 16": 16}
 LONGER = (replace(LAST, threshold=0.85, rehearsal=0.2), Stage(TASK.format(16), rehearsal=0.4))
 TRAIN = TrainConfig(steps=2600, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.4, floor=0.01, eval_every=200)
 
@@ -85,7 +86,7 @@ def draw(rows: list[dict], path: Path) -> None:
         for count in range(MOST):
             grid[: count + 1, count] = numpy.mean([row["ages"][count] for row in own], axis=0)
         image = axes.imshow(grid, origin="lower", vmin=0, vmax=1, extent=(0.5, MOST + 0.5, -0.5, MOST - 0.5))
-        axes.axvline(TRAINED + 0.5, color="0.5", linewidth=0.8, linestyle="--")
+        axes.axvline(SHOWN.get(name, TRAINED) + 0.5, color="0.5", linewidth=0.8, linestyle="--")
         axes.set_yticks(range(0, MOST, 5))
         seeds = f"{len(own)} seed{'s' * (len(own) > 1)}, {own[0]['memory_bytes']:,} bytes"
         told = f"newest of {MOST}: {grid[0, -1]:.3f}, oldest: {grid[-1, -1]:.3f}"
