@@ -1,13 +1,13 @@
 """Memory tokens on 32 pairs of 2 + 2 characters in 8 x 128 floats, K = 2. The aim is exact match >= 0.995 on the test
-split (GradMem, K = 2: 0.983, after some 200k steps and more).
+split (GradMem, K = 2: 0.983, after some 200k steps and more). The first of two parts: tokens_n32_last.py goes on.
 
     ttmem train experiments/tokens_n32.py
-    ttmem eval runs/tokens-n32/model.safetensors --samples 3000 --queries 32
+    ttmem train experiments/tokens_n32_last.py
 
-Seeds 0, 1, 2 (--override train.seed=1 --out runs/tokens-n32-1). What lets so small a memory hold so much, each of it
-measured in LOG.md: learned addresses, a gate on what is read and a stem (docs/meta-memory.md); weights of the tokens of
-a context, each step its own; an outer write loss that counts a tenth; a long decay. Validation asks all pairs: one
-question a context cannot tell such weights apart.
+What lets so small a memory hold so much, each of it measured in LOG.md: learned addresses, a gate on what is read and a
+stem (docs/meta-memory.md); weights of the tokens of a context, each step its own; an outer write loss that counts a
+tenth, and nothing in the end; a long decay, whose first half is here. Validation asks all pairs: one question a context
+cannot tell such weights apart.
 """
 
 from ttmem.models import ModelConfig
@@ -35,19 +35,19 @@ EXPERIMENT = Experiment(
         Stage("N8-K2V2-V62", threshold=0.9, max_steps=600),
     ),
     train=TrainConfig(
-        steps=6000,
+        steps=4000,
         batch=16,
         queries=32,
         muon_lr=0.008,
         rates_lr=2.0,
         warmup=100,
-        decay=0.75,
-        floor=0.003,
+        decay=0.625,
+        floor=0.446,
         eval_every=1000,
         eval_samples=300,
         eval_queries=32,
         precision="bf16",
         compile=True,
     ),
-    expected={"exact_match": 0.98},
+    expected={"exact_match": 0.97},
 )
