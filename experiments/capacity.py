@@ -88,15 +88,7 @@ def draw_looks(rows: list[dict], path: Path) -> None:
 LOOKING = {name: replace(TOKENS, **more) for name, more in LOOKS.items()}
 STUDIES = {
     "capacity": study.Study("capacity", TASK, VARIANTS, TRAIN, ask, draw, STAGES, OWN),
-    "addresses": study.Study(
-        "addresses",
-        TASK,
-        {name: replace(TOKENS, **more) for name, more in LOOKS.items()},
-        TRAIN,
-        ask,
-        draw_looks,
-        STAGES,
-    ),
+    "addresses": study.Study("addresses", TASK, LOOKING, TRAIN, ask, draw_looks, STAGES),
 }
 
 if __name__ == "__main__":

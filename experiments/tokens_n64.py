@@ -3,9 +3,7 @@ the test split (GradMem, K = 5: 0.991).
 
     ttmem train experiments/tokens_n32.py
     ttmem train experiments/tokens_n64.py
-    ttmem train experiments/tokens_n64.py --out runs/tokens-n64-last --override train.seed=1 model.weight=0 \\
-        train.start_from=runs/tokens-n64/model.safetensors train.muon_lr=0.004 train.steps=900 train.decay=0.95
-    ttmem eval runs/tokens-n64-last/model.safetensors --samples 1000 --queries 64
+    ttmem eval runs/tokens-n64/model.safetensors --samples 1000 --queries 64
 
 It goes on from the run of tokens_n32.py, trained with two write steps, in the root of the repository. (The published
 number began from the weights of that run at step 1,000.)
