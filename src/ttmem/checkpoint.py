@@ -98,12 +98,12 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, may_
     """Put the weights of the file `path` into a model, in place.
 
     Raises ValueError where a tensor is missing, left over, or of another shape; the model is then unchanged. Tensors
-    whose names begin with one of `may_lack` stay as they are where the file has none of them.
+    that `may_lack` names, or whose names begin with one of it and a dot, stay as they are where the file has none.
     """
     own = model.state_dict()
     for part in may_lack:
-        there = any(name.startswith(part) for name in tensors)
-        own = own if there else {name: tensor for name, tensor in own.items() if not name.startswith(part)}
+        of_part = {name for name in [*own, *tensors] if f"{name}.".startswith(f"{part}.")}
+        own = own if of_part & tensors.keys() else {name: own[name] for name in own if name not in of_part}
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     wrong = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
     if wrong:
@@ -119,12 +119,13 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, may_
 
 
 def neutral(model: nn.Module) -> tuple[str, ...]:
-    """Where the names of those parts of a model begin that change nothing before they are trained.
+    """The names of those parts of a model that change nothing before they are trained, or little: its config says how
+    much momentum and forgetting it begins with.
 
     A module names them as its `neutral`; `fill` may do without them.
     """
     owners = {prefix: getattr(module, "neutral", ()) for prefix, module in model.named_modules()}
-    return tuple(f"{prefix}.{part}.".lstrip(".") for prefix, parts in owners.items() for part in parts)
+    return tuple(f"{prefix}.{part}".lstrip(".") for prefix, parts in owners.items() for part in parts)
 
 
 def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

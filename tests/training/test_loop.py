@@ -187,6 +187,17 @@ def test_a_run_can_start_from_a_checkpoint(tmp_path):
         Trainer(experiment(start_from="gone"), tmp_path / "c", progress=False)
 
 
+def test_a_run_can_start_from_a_checkpoint_of_another_rule_with_the_momentum_its_config_says(tmp_path):
+    first = train(experiment(), tmp_path / "a", progress=False)
+    said = ["model.rule=titans", "model.momentum=0.2", "model.forget=0.1", "model.steps=3"]
+    run = override(experiment(start_from=str(first.checkpoint)), said)
+    rates = Trainer(run, tmp_path / "b", progress=False).model.rates
+    torch.testing.assert_close(rates(2).momentum["mem"].item(), 0.2)
+    torch.testing.assert_close(rates(1).forget["mem"].item(), 0.1)
+    lr = load_model(first.checkpoint).tensors["rates.raw.lr_mem"].exp()
+    assert lr.item() == rates(0).lr["mem"] == rates(2).lr["mem"]
+
+
 def test_a_run_can_start_from_a_checkpoint_of_fewer_write_steps_and_writes_alike(tmp_path):
     first = train(override(experiment(steps=2), ["model.steps=2"]), tmp_path / "a", progress=False)
     more = override(experiment(start_from=str(first.checkpoint)), ["model.steps=4"])

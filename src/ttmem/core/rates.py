@@ -75,6 +75,11 @@ class LearnedRates(nn.Module):
         return Rates(**{part: {name: self._value(part, name)[row] for name in self.names} for part in self.parts})
 
     @property
+    def neutral(self) -> tuple[str, ...]:
+        """The parameters that a rule without momentum or forgetting has not: a run may go on from such a one."""
+        return tuple(f"raw.{part}_{name}" for part in self.parts if part != "lr" for name in self.names)
+
+    @property
     def per_step(self) -> dict[str, int]:
         """The parameters whose first dimension counts steps, and how many they have."""
         return {f"raw.{name}": self.steps for name in self.raw}

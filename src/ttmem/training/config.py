@@ -37,7 +37,8 @@ class TrainConfig:
         queries: questions asked of each written context; None asks all pairs.
         seed: of the initial weights and of the training stream.
         start_from: a checkpoint whose weights to start from, instead of fresh ones (those that change nothing at first,
-            as `weigh` does, may be missing there; of fewer write steps, the last one's rates serve on).
+            as `weigh` does, may be missing there; momentum and forgetting that its rule had not begin as in a new
+            model; of fewer write steps, the last one's rates serve on).
         lr: step size of AdamW.
         rates_lr: the learned inner step sizes take `rates_lr * lr`.
         muon_lr: step size of Muon for the matrices inside blocks and stem; 0 leaves these to AdamW as well.
