@@ -1,5 +1,6 @@
 """Memory tokens on 96 pairs of 2 + 2 characters in the same 8 x 128 floats, K = 5. The aim is exact match >= 0.97 on
-the test split (GradMem, K = 5: 0.884); see LOG.md for what it has come to.
+the test split (GradMem, K = 5: 0.884); it ends at .846, and goes on with momentum
+in tokens_n96_momentum.py.
 
     ttmem train experiments/tokens_n32.py
     ttmem train experiments/tokens_n64.py

@@ -51,5 +51,5 @@ EXPERIMENT = Experiment(
         precision="bf16",
         compile=True,
     ),
-    expected={"exact_match": 0.7},
+    expected={"exact_match": 0.9},
 )
