@@ -1,0 +1,47 @@
+"""What a memory holds beyond the write steps it was trained with: further ones at a share of the last step size.
+
+    python experiments/further_steps.py runs/tokens-n96/model.safetensors --queries 96
+
+The last step size of few steps is too long to serve on; .3 of it shows whether memory and addresses have room.
+"""
+
+import argparse
+
+import torch
+
+from ttmem.core.rates import LearnedRates
+from ttmem.evals import evaluate
+from ttmem.zoo import load
+
+
+def prolonged(rates: LearnedRates, further: int, share: float) -> LearnedRates:
+    """The same rates and as many further ones, their step sizes a share of the last."""
+    longer = LearnedRates(dict.fromkeys(rates.names, 1.0), rates.steps + further)
+    kept = {name: value for name, value in rates.state_dict().items() if name.startswith("raw.lr_")}
+    longer.load_state_dict({name: grown(value, further, share) for name, value in kept.items()})
+    return longer
+
+
+def grown(logs: torch.Tensor, further: int, share: float) -> torch.Tensor:
+    """Logarithms of step sizes, and of the further ones."""
+    return torch.cat([logs, (logs[-1:] + torch.tensor(share).log()).expand(further)])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkpoint")
+    parser.add_argument("--share", type=float, default=0.3)
+    parser.add_argument("--samples", type=int, default=40)
+    parser.add_argument("--queries", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=7)
+    asked = parser.parse_args()
+    loaded = load(asked.checkpoint)
+    if loaded.model.config.rule != "sgd":
+        raise SystemExit(
+            f"rule must be sgd, whose step sizes are all there is to prolong; got {loaded.model.config.rule}"
+        )
+    own, task = loaded.model.rates, loaded.make_task()
+    for further in (0, 3, 5, 10, 20):
+        loaded.model.rates, steps = prolonged(own, further, asked.share), own.steps + further
+        report = evaluate(loaded.model, task, asked.samples, asked.seed, steps, queries=asked.queries)
+        print(f"{steps:3} steps  {report.exact_match:.4f}", flush=True)
