@@ -8,8 +8,9 @@
     ttmem eval runs/tokens-n96-momentum/model.safetensors --samples 500 --queries 96
     ttmem eval runs/tokens-n96-momentum/model.safetensors --task N64-K2V2-V62 --samples 1000 --queries 64
 
-In the root of the repository. The memory holds 96 pairs: five further, shorter steps tell .99 of them (further_steps.py);
-it is five plain steps that do not get there. (The published numbers began after 700 further steps of tokens_n96.py, which had brought nothing.)
+In the root of the repository. The memory holds 96 pairs: five further, shorter steps tell .99 of them
+(further_steps.py); it is five plain steps that do not get there. (The published numbers began after 700 further steps
+of tokens_n96.py, which had brought nothing.)
 """
 
 from ttmem.models import ModelConfig
