@@ -10,7 +10,8 @@ numbers kept), RMT4 and RMT (the same tokens, in two segments, written by gradie
 Titans LMM (a memory in every layer), and the whole context in view, whose bytes are those of a KV cache. Rows in
 capacity.json; capacity.png pools the seeds. `ttmem curve` draws the same for any checkpoints.
 
-`addresses`: the memory tokens again, looked for by learned addresses, through a gate, behind a stem (addresses.json).
+`addresses`: the memory tokens again, looked for by learned addresses, through a gate, behind a stem, and by sines
+(addresses.json).
 """
 
 from dataclasses import replace
@@ -48,6 +49,8 @@ LOOKS: dict[str, dict[str, Any]] = {
     "gate and stem": {"read_gate": True, "stem": True},
     "learned addresses and stem": LEARNED | {"stem": True},
     "all three": LEARNED | {"read_gate": True, "stem": True},
+    "sines": {"addresses": "sines"},
+    "sines and stem": {"addresses": "sines", "stem": True},
 }
 STAGES = (Stage("N4-K1V1-V62", threshold=0.8, max_steps=600), Stage("N4-K2V2-V62", threshold=0.8, max_steps=600))
 OWN = {"rmt4": {"muon_lr": 0.005}}

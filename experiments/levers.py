@@ -39,6 +39,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "learned addresses": {"addresses": "learned"},
     "gate on what is read": {"read_gate": True},
     "stem": {"stem": True},
+    "sines": {"addresses": "sines"},
+    "sines and stem": {"addresses": "sines", "stem": True},
     "learned addresses, gate, stem": {"addresses": "learned", "read_gate": True, "stem": True},
     "first order": {"meta_gradient": "first"},
 }

@@ -21,6 +21,7 @@ MODELS = {
     "second": {},
     "first": {"meta_gradient": "first"},
     "addressed": {"addresses": "learned", "read_gate": True, "stem": True, "window": 1},
+    "sines": {"addresses": "sines", "stem": True, "window": 1},
 }
 COMPILER = any(map(shutil.which, ("g++", "c++", "clang++")))
 WINDOWS = (1, 3)

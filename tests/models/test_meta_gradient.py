@@ -34,7 +34,9 @@ def test_the_second_order_meta_gradient_is_the_finite_difference(kind, rule, ste
 
 
 @kinds
-@pytest.mark.parametrize("more", [{}, {"addresses": "learned", "read_gate": True, "stem": True}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{}, {"addresses": "learned", "read_gate": True, "stem": True}, {"addresses": "sines"}], ids=str
+)
 def test_every_single_tensor_s_meta_gradient_is_the_finite_difference(kind, more):
     made, asked = model(kind, layers=1, rule="titans", projection=True, **more), episode()
     for name, parameter in made.named_parameters():
@@ -51,6 +53,7 @@ def test_every_single_tensor_s_meta_gradient_is_the_finite_difference(kind, more
         {"projection": True},
         {"head": False},
         {"addresses": "learned", "read_gate": True, "stem": True},
+        {"addresses": "sines"},
         {"weigh": True},
         {"weigh": True, "weigh_steps": True},
     ],

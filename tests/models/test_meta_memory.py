@@ -13,7 +13,9 @@ from ttmem.models import MetaMemory, Transformer, build
 
 pytestmark = pytest.mark.usefixtures("float64")
 kinds = pytest.mark.parametrize("kind", ["tokens", "neural", "mlp"])
-looks = pytest.mark.parametrize("look", [{}, {"addresses": "learned", "read_gate": True, "stem": True}], ids=str)
+looks = pytest.mark.parametrize(
+    "look", [{}, {"addresses": "learned", "read_gate": True, "stem": True}, {"addresses": "sines"}], ids=str
+)
 near = {"rtol": 1e-11, "atol": 1e-12}
 
 
@@ -192,7 +194,8 @@ def test_under_bf16_autocast_the_memory_stays_float32(kind, look):
     outcome.loss.backward()
     assert memory_of(state).dtype == torch.float32 and outcome.loss.dtype == torch.float32
     assert all(torch.isfinite(p.grad).all() and p.grad.dtype == torch.float32 for p in made.parameters())
-    torch.testing.assert_close(memory_of(state), memory_of(exact), rtol=0.1, atol=0.1)
+    rounding = 0.2 if look.get("addresses") == "sines" else 0.1  # of their angles too
+    torch.testing.assert_close(memory_of(state), memory_of(exact), rtol=0.1, atol=rounding)
 
 
 @kinds
@@ -203,7 +206,8 @@ def test_with_bf16_weights_the_memory_is_float32(kind, look):
     made = made.to(torch.bfloat16)
     state, log = write(made, asked.context)
     assert memory_of(state).dtype == log.loss.dtype == torch.float32
-    torch.testing.assert_close(memory_of(state), memory_of(exact), rtol=0.1, atol=0.1)
+    rounding = 0.2 if look.get("addresses") == "sines" else 0.1  # of their angles too
+    torch.testing.assert_close(memory_of(state), memory_of(exact), rtol=0.1, atol=rounding)
     made.loss(asked).loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in made.parameters())
 

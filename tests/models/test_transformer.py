@@ -3,27 +3,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.tiny import SMALL, episode, ids, model
+from models.tiny import LEARNED, SINES, SMALL, episode, ids, model, transformer
 from ttmem.checkpoint import fill, neutral
-from ttmem.memories import MemoryTokens
-from ttmem.models import RMT, RMT4, MetaMemory, Transformer, TransformerConfig
+from ttmem.models import Transformer, TransformerConfig
 
 pytestmark = pytest.mark.usefixtures("float64")
-SHAPE = {"vocab": 7, "dim": 8, "layers": 3, "heads": 2, "hidden": 8}
-ROPE, LEARNED = {"positions": "rope"}, {"addresses": "learned", "slots": 3}
-MAKERS = [lambda b: MetaMemory(b, MemoryTokens(5, 8)), lambda b: RMT4(b, 5), lambda b: RMT(b, 5)]
-looks = pytest.mark.parametrize("look", [{}, ROPE, LEARNED], ids=str)
+ROPE = {"positions": "rope"}
+looks = pytest.mark.parametrize("look", [{}, ROPE, LEARNED, SINES], ids=str)
 positions = pytest.mark.parametrize("positions", ["none", "rope"])
 convs = pytest.mark.parametrize("conv", [0, 4])
 gates = pytest.mark.parametrize("gate", [False, True], ids=["plain", "gated"])
-
-
-def transformer(**changes):
-    backbone = Transformer(TransformerConfig(**SHAPE | changes))
-    with torch.no_grad():
-        for weight in backbone.parameters():
-            weight.add_(torch.randn_like(weight) * 0.3)
-    return backbone
 
 
 @positions
@@ -44,7 +33,7 @@ def test_a_prefix_is_the_beginning_of_one_causal_sequence(positions, conv, gate,
 @pytest.mark.parametrize("prefix", [0, 3])
 @pytest.mark.parametrize("window", [None, 2])
 @pytest.mark.parametrize("token", [0, 2, 4])
-@pytest.mark.parametrize("option", [{}, ROPE, LEARNED, {"read_gate": True}, {"stem": True}], ids=str)
+@pytest.mark.parametrize("option", [{}, ROPE, LEARNED, SINES, {"read_gate": True}, {"stem": True}], ids=str)
 def test_the_future_does_not_leak(conv, prefix, window, token, option):
     backbone = transformer(conv=conv, window=window, **option)
     memory = torch.randn(2, prefix, 8) if prefix else None
@@ -131,7 +120,9 @@ def test_padding_on_the_right_changes_nothing(positions, conv):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, ROPE, {"addresses": "learned", "slots": 1, "read_gate": True, "stem": True}], ids=str
+    "more",
+    [{}, ROPE, *({"addresses": kind, "slots": 1, "read_gate": True, "stem": True} for kind in ("learned", "sines"))],
+    ids=str,
 )
 def test_the_decoder_can_be_differentiated_twice(more):
     backbone = Transformer(TransformerConfig(**{"vocab": 5, "dim": 4, "layers": 1, "heads": 2, "hidden": 4} | more))
@@ -139,7 +130,7 @@ def test_the_decoder_can_be_differentiated_twice(more):
     assert torch.autograd.gradgradcheck(lambda m, x: backbone.hidden(x, m)[0].square(), (memory, x))
 
 
-@pytest.mark.parametrize("more", [{}, LEARNED | {"read_gate": True, "stem": True}], ids=str)
+@pytest.mark.parametrize("more", [{}, LEARNED | {"read_gate": True, "stem": True}, SINES], ids=str)
 def test_every_weight_of_the_decoder_is_used(more):
     backbone, x = transformer(**more), ids(2, 5)
     backbone.logits(backbone.hidden(backbone.embed(x), torch.randn(2, 3, 8))[0]).square().sum().backward()
@@ -158,7 +149,7 @@ def test_every_weight_of_the_decoder_is_used(more):
         ({"positions": "absolute"}, "^positions must be one of none, rope, got 'absolute'$"),
         ({"conv": -1}, "^conv must be >= 0, got -1$"),
         ({"window": 0}, "^window must be >= 1, got 0$"),
-        ({"addresses": "hashed"}, "^addresses must be one of content, learned, got 'hashed'$"),
+        ({"addresses": "hashed"}, "^addresses must be one of content, learned, sines, got 'hashed'$"),
         (
             {"addresses": "learned", "positions": "rope"},
             "^addresses must be content for positions=rope: a learned addr",
@@ -219,71 +210,3 @@ def test_with_a_stem_an_address_is_no_sum_over_the_tokens_of_a_key():
         q = attention.project(seen, None, 0)[0][:, :, -1]
         bent = (q[0] - q[1] - q[2] + q[3]).abs().max()
         assert (bent > 1e-2) if stem else (bent < 1e-12)
-
-
-@pytest.mark.parametrize("window", [None, 1])
-def test_a_gate_multiplies_what_a_token_reads_and_knows_nothing_of_the_memory(window):
-    """One layer without a feed-forward: the token plus `out((1 + W x) * read)`, x as attention sees it."""
-    backbone = transformer(layers=1, window=window, read_gate=True)
-    block, x, memory = backbone.blocks[0], torch.randn(2, 1, 8), torch.randn(2, 3, 8)
-    torch.nn.init.zeros_(block.feed.down.weight)
-    seen = block.before_attention(torch.cat([memory, x], dim=1))
-    mixed = block.attention.conv(seen)
-    q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in block.attention.qkv(mixed).chunk(3, dim=-1))
-    share = (q[:, :, -1:] @ k.transpose(-1, -2) / 2).softmax(-1)
-    read = (share @ v).transpose(1, 2).flatten(2)
-    gate = 1 + mixed[:, -1:] @ block.attention.read_gate.weight.T
-    assert gate.min() < 0 < gate.max()
-    expected = backbone.norm(x + (gate * read) @ block.attention.out.weight.T)
-    torch.testing.assert_close(backbone.hidden(x, memory)[0], expected, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize("window", [None, 1])
-def test_learned_addresses_find_the_memory_s_own_values_in_every_layer(window):
-    """Each layer written out: a token, its own key, and the memory as it was given, whatever the layer before made."""
-    backbone = transformer(window=window, conv=0, **LEARNED)
-    x, memory = torch.randn(2, 1, 8), torch.randn(2, 3, 8)
-    hidden, last = backbone.hidden(x, memory)
-    for block in backbone.blocks:
-        attention = block.attention
-        (q, k, v), held = attention.project(block.before_attention(x), None, 0)[:3], block.before_attention(memory)
-        held = (held @ attention.qkv.weight[16:].T).unflatten(-1, (2, 4)).transpose(1, 2)
-        keys = torch.cat([attention.addresses.expand(2, -1, -1, -1), k], dim=2)
-        read = (q @ keys.transpose(-1, -2) / 2).softmax(-1) @ torch.cat([held, v], dim=2)
-        x = x + attention.out(read.transpose(1, 2).flatten(2))
-        x = x + block.feed(block.before_feed(x))
-    torch.testing.assert_close(hidden, backbone.norm(x), rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(last, backbone.norm(memory[:, -1]), rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize("addresses", ["content", "learned"])
-def test_what_a_write_changes_is_the_values_and_with_learned_addresses_these_alone(addresses):
-    """One layer reads a sum over slots: it is linear in the normed memory where the shares do not depend on it."""
-    backbone, x = transformer(layers=1, conv=0, addresses=addresses, slots=3), torch.randn(2, 4, 8)
-    torch.nn.init.zeros_(backbone.blocks[0].feed.down.weight)
-    backbone.norm = torch.nn.Identity()
-    memory, nothing = torch.randn(2, 3, 8), torch.zeros(2, 3, 8)
-    one, other, none = (backbone.hidden(x, m)[0] for m in (memory, -memory, nothing))
-    bent = (one + other - 2 * none).abs().max()
-    assert (bent < 1e-11) if addresses == "learned" else (bent > 1e-3)
-
-
-def test_a_memory_of_another_size_than_the_learned_addresses_is_refused():
-    with pytest.raises(ValueError, match="^slots is 3, but the memory has 5 tokens$"):
-        transformer(**LEARNED).hidden(torch.randn(2, 4, 8), torch.randn(2, 5, 8))
-
-
-@pytest.mark.parametrize(
-    "make", [lambda b: MetaMemory(b, MemoryTokens(5, 8)), lambda b: RMT4(b, 5), lambda b: RMT(b, 5)]
-)
-def test_a_model_of_another_size_than_its_learned_addresses_is_refused_when_it_is_made(make):
-    with pytest.raises(
-        ValueError, match="the memory has slots 5, the backbone's learned addresses 3: give both the same"
-    ):
-        make(transformer(**LEARNED))
-
-
-def test_a_learned_address_is_the_same_wherever_a_token_stands():
-    backbone = transformer(window=1, conv=0, **LEARNED)
-    hidden = backbone.hidden(torch.randn(2, 1, 8).expand(-1, 5, -1), torch.randn(2, 3, 8))[0]
-    torch.testing.assert_close(hidden, hidden[:, :1].expand(-1, 5, -1), rtol=1e-12, atol=1e-12)

@@ -6,11 +6,24 @@ import torch
 from torch import Tensor, nn
 
 from ttmem.core import State
-from ttmem.models import ModelConfig, build
+from ttmem.models import ModelConfig, Transformer, TransformerConfig, build
 from ttmem.tasks import Episode
 
 VOCAB = 7
 SMALL = ModelConfig(vocab=VOCAB, dim=8, layers=2, heads=2, hidden=8, slots=3, lr=0.5, memory_lr=0.1)
+
+SHAPE = {"vocab": 7, "dim": 8, "layers": 3, "heads": 2, "hidden": 8}
+LEARNED = {"addresses": "learned", "slots": 3}
+SINES = {"addresses": "sines", "slots": 3}
+
+
+def transformer(**changes) -> Transformer:
+    """A small decoder with weights large enough to matter."""
+    backbone = Transformer(TransformerConfig(**SHAPE | changes))
+    with torch.no_grad():
+        for weight in backbone.parameters():
+            weight.add_(torch.randn_like(weight) * 0.3)
+    return backbone
 
 
 def model(memory: str = "tokens", seed: int = 0, **changes) -> nn.Module:

@@ -115,10 +115,10 @@ def of_rows(state: State, rows: int, names: Collection[str] = ("mem",)) -> State
 
 
 def fits(backbone: Backbone, slots: int) -> None:
-    """Raise ValueError where a backbone has learned addresses for another number of memory tokens."""
+    """Raise ValueError where a backbone looks at another number of memory tokens than the memory has."""
     known = getattr(backbone, "slots", None)
     if known not in (None, slots):
-        raise ValueError(f"the memory has slots {slots}, the backbone's learned addresses {known}: give both the same")
+        raise ValueError(f"the memory has slots {slots}, the backbone's addresses {known}: give both the same")
 
 
 def spread(x: Tensor, rows: int) -> Tensor:

@@ -46,7 +46,7 @@ class ModelConfig(CarryConfig, TransformerConfig):
         CarryConfig.__post_init__(self)
         one_of(self, {"memory": tuple(MODELS)})
         at_least(self, {"memory_conv": 0, "memory_hidden": 1})
-        if self.addresses == "learned" and self.memory in BARE:
+        if self.addresses != "content" and self.memory in BARE:
             raise ValueError(
                 f"addresses must be content for memory={self.memory}, which has no memory tokens to look for"
             )

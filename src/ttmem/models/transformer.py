@@ -4,8 +4,10 @@ memory tokens  m_1 .. m_M ──┐ seen by every token, see only themselves
 tokens         x_1 .. x_T ──┴─> [norm, conv, attention] + [norm, SwiGLU], L times ─> norm ─> logits
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -40,8 +42,11 @@ class TransformerConfig:
         addresses: what tokens look for a memory by. "content": memory tokens are tokens, whose attention keys and whose
             states in deeper layers follow from what they hold. "learned": each layer has learned keys for its `slots`
             memory tokens, and reads values of these as they are; a write then changes what is found and not by whom.
-            The first token of a context is told from the last memory token alone. Not with rope.
-        slots: memory tokens; asked for by learned addresses.
+            "sines": so too, but a token reads every number of every memory token with a coefficient of its own, the
+            sine of a learned linear function of the token. Shares of a softmax are positive, and few; random features
+            of this kind (Rahimi & Recht 2007) are as unlike as random signs, and so few write steps fill a memory.
+            With both the first token of a context is told from the last memory token alone. Neither with rope.
+        slots: memory tokens; asked for by learned addresses and sines.
         stem: tokens pass a convolution and a feed-forward before the first layer, which add nothing at first. Without
             it the first layer looks for a key by a sum over its tokens, so that two keys that share one look alike.
     """
@@ -61,16 +66,27 @@ class TransformerConfig:
 
     def __post_init__(self):
         at_least(self, {"vocab": 1, "dim": 1, "layers": 1, "heads": 1, "hidden": 1, "conv": 0, "window": 1, "slots": 1})
-        one_of(self, {"positions": ("none", "rope"), "addresses": ("content", "learned")})
+        one_of(self, {"positions": ("none", "rope"), "addresses": ("content", "learned", "sines")})
         if self.dim % self.heads or (self.positions == "rope" and self.dim // self.heads % 2):
             raise ValueError(f"heads must divide dim (into even parts with rope), got {self.heads} and {self.dim}")
-        if self.addresses == "learned" and self.positions == "rope":
+        if self.addresses != "content" and self.positions == "rope":
             raise ValueError("addresses must be content for positions=rope: a learned address has no place")
 
     @property
     def hidden_size(self) -> int:
         """The feed-forward's width."""
         return self.hidden or ceil(self.dim / 3) * 8
+
+
+class Looks(NamedTuple):
+    """What tokens look with: queries, keys and values `(b, h, t, e)`, the gate of what they read `(b, t, d)` and their
+    coefficients of a memory's numbers `(b, t, slots, d)`, where there are such."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    gate: Tensor | None
+    sines: Tensor | None
 
 
 class Attention(nn.Module):
@@ -86,29 +102,41 @@ class Attention(nn.Module):
         self.read_gate = nn.Linear(config.dim, config.dim, bias=False) if config.read_gate else None
         shape = (1, config.heads, config.slots, config.dim // config.heads)
         self.addresses = nn.Parameter(torch.randn(shape)) if config.addresses == "learned" else None
+        sines = config.addresses == "sines"
+        self.sines = nn.Linear(config.dim, config.slots * config.dim, bias=False) if sines else None
         self.out = nn.Linear(config.dim, config.dim, bias=False)
 
-    def project(self, x: Tensor, past: Tensor | None, start: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Queries, keys and values by head, and the gate of what is read."""
+    def project(self, x: Tensor, past: Tensor | None, start: int) -> Looks:
+        """What tokens look with; `past` is what the convolution sees before them."""
         x = self.conv(x, past) if self.conv else x
         q, k, v = rearrange(self.qkv(x), "b t (n h e) -> n b h t e", n=3, h=self.config.heads)
         if self.config.positions == "rope":
             q, k = rotary(q, start), rotary(k, start)
-        return q, k, v, 1 + self.read_gate(x) if self.read_gate else None
+        gate = 1 + self.read_gate(x) if self.read_gate else None
+        sines = rearrange(self.sines(x).sin(), "b t (m d) -> b t m d", d=self.config.dim) if self.sines else None
+        return Looks(q, k, v, gate, sines)
 
     def values(self, memory: Tensor) -> Tensor:
-        """What a memory with learned addresses hands out, by head."""
+        """What a memory hands out, by head, where it is not looked at by its content."""
         if memory.shape[1] != self.config.slots:
             raise ValueError(f"slots is {self.config.slots}, but the memory has {memory.shape[1]} tokens")
         found = outputs(self.qkv, memory, 2 * self.config.dim, 3 * self.config.dim)
         return rearrange(found, "b t (h e) -> b h t e", h=self.config.heads)
 
     def mix(
-        self, q: Tensor, keys: list[Tensor], values: list[Tensor], gate: Tensor | None, window: int | None = None
+        self,
+        looks: Looks,
+        keys: Sequence[Tensor] = (),
+        values: Sequence[Tensor] = (),
+        held: Tensor | None = None,
+        window: int | None = None,
     ) -> Tensor:
-        """Attention over the concatenated keys and values, the last of which are the queries' own."""
-        read = rearrange(self.attend(q, keys, values, window), "b h t e -> b t (h e)")
-        return self.out(read if gate is None else read * gate)
+        """Attention over keys and values, behind which come the tokens' own; and what sines read of `held`."""
+        found = self.attend(looks.q, [*keys, looks.k], [*values, looks.v], window)
+        read = rearrange(found, "b h t e -> b t (h e)")
+        if looks.sines is not None and held is not None:
+            read = read + (looks.sines * rearrange(held, "b h m e -> b 1 m (h e)")).sum(2)
+        return self.out(read if looks.gate is None else read * looks.gate)
 
     def attend(self, q: Tensor, keys: list[Tensor], values: list[Tensor], window: int | None) -> Tensor:
         """What each head reads."""
@@ -132,21 +160,22 @@ class Block(nn.Module):
         self.before_attention, self.before_feed = RMSNorm(config.dim), RMSNorm(config.dim)
 
     def forward(self, x: Tensor, prefix: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        attention, rows = self.attention, len(x)
-        normed, past, start = self.before_attention(x), None, 0
+        attention, rows, content = self.attention, len(x), self.attention.config.addresses == "content"
+        normed, past, start, held = self.before_attention(x), None, 0, None
         keys: list[Tensor] = []
         values: list[Tensor] = []
-        if prefix is not None and attention.addresses is not None:
-            keys, values = [attention.addresses], [spread(attention.values(self.before_attention(prefix)), rows)]
-        elif prefix is not None:
+        if prefix is not None and content:
             past, start = self.before_attention(prefix), prefix.shape[1]
-            q, k, v, gate = attention.project(past, None, 0)
-            keys, values = [spread(k, rows)], [spread(v, rows)]
-            prefix = prefix + attention.mix(q, [k], [v], gate)
+            looks = attention.project(past, None, 0)
+            keys, values = [spread(looks.k, rows)], [spread(looks.v, rows)]
+            prefix = prefix + attention.mix(looks)
             prefix = prefix + self.feed(self.before_feed(prefix))
             past = spread(past, rows)
-        q, k, v, gate = attention.project(normed, past, start)
-        x = x + attention.mix(q, [*keys, k], [*values, v], gate, attention.config.window)
+        elif prefix is not None:
+            held = spread(attention.values(self.before_attention(prefix)), rows)
+            if attention.addresses is not None:
+                keys, values = [attention.addresses], [held]
+        x = x + attention.mix(attention.project(normed, past, start), keys, values, held, attention.config.window)
         return x + self.feed(self.before_feed(x)), prefix
 
 
@@ -181,7 +210,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config, self.dim, self.vocab = config, config.dim, config.vocab
-        self.slots = config.slots if config.addresses == "learned" else None  # None: any number
+        self.slots = config.slots if config.addresses != "content" else None  # None: any number
         self.embedding = nn.Embedding(config.vocab, config.dim)
         self.stem = Stem(config) if config.stem else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -192,11 +221,14 @@ class Transformer(nn.Module):
     def reset_parameters(self) -> None:
         """Normal(0, 0.02); what ends in the residual stream smaller by sqrt(2 layers); gates and the stem silent.
 
-        Learned addresses stay as they were made, Normal(0, 1).
+        Learned addresses stay as they were made, Normal(0, 1). Sines begin with angles of about two radians, where
+        those of tokens that are not alike are not either.
         """
         for name, weight in self.named_parameters():
             if name.endswith(("embedding.weight", "head.weight", "qkv.weight", "up.weight")):
                 nn.init.normal_(weight, std=0.02)
+            elif name.endswith("sines.weight"):
+                nn.init.normal_(weight, std=2 * self.dim**-0.5)
             elif name.endswith(("read_gate.weight", "stem.feed.down.weight")):
                 nn.init.zeros_(weight)
             elif name.endswith(("out.weight", "down.weight")):
