@@ -15,16 +15,18 @@ from ttmem.zoo import load
 
 
 def prolonged(rates: LearnedRates, further: int, share: float) -> LearnedRates:
-    """The same rates and as many further ones, their step sizes a share of the last."""
-    longer = LearnedRates(dict.fromkeys(rates.names, 1.0), rates.steps + further)
-    kept = {name: value for name, value in rates.state_dict().items() if name.startswith("raw.lr_")}
-    longer.load_state_dict({name: grown(value, further, share) for name, value in kept.items()})
+    """The same rates and further ones: their step sizes a share of the last, momentum and forgetting the last."""
+    rest = {part: 0.5 for part in rates.parts if part != "lr"}
+    longer = LearnedRates(dict.fromkeys(rates.names, 1.0), rates.steps + further, **rest)
+    kept = {name: value for name, value in rates.state_dict().items() if name.startswith("raw.")}
+    grown = {name: grow(value, further, share if name.startswith("raw.lr_") else 1.0) for name, value in kept.items()}
+    longer.load_state_dict(grown)
     return longer
 
 
-def grown(logs: torch.Tensor, further: int, share: float) -> torch.Tensor:
-    """Logarithms of step sizes, and of the further ones."""
-    return torch.cat([logs, (logs[-1:] + torch.tensor(share).log()).expand(further)])
+def grow(raw: torch.Tensor, further: int, share: float) -> torch.Tensor:
+    """Rates as they are kept, and further ones; a share changes logarithms alone."""
+    return torch.cat([raw, (raw[-1:] + torch.tensor(share).log()).expand(further)])
 
 
 if __name__ == "__main__":
@@ -36,10 +38,8 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=7)
     asked = parser.parse_args()
     loaded = load(asked.checkpoint)
-    if loaded.model.config.rule != "sgd":
-        raise SystemExit(
-            f"rule must be sgd, whose step sizes are all there is to prolong; got {loaded.model.config.rule}"
-        )
+    if not isinstance(loaded.model.rates, LearnedRates):
+        raise SystemExit(f"{asked.checkpoint} has no learned step sizes to prolong")
     own, task = loaded.model.rates, loaded.make_task()
     for further in (0, 3, 5, 10, 20):
         loaded.model.rates, steps = prolonged(own, further, asked.share), own.steps + further

@@ -4,10 +4,10 @@ split (GradMem, K = 2: 0.983, after some 200k steps and more). The first of two 
     ttmem train experiments/tokens_n32.py
     ttmem train experiments/tokens_n32_last.py
 
-What lets so small a memory hold so much, each of it measured in LOG.md: learned addresses, a gate on what is read and a
-stem (docs/meta-memory.md); weights of the tokens of a context, each step its own; an outer write loss that counts a
-tenth, and nothing in the end; a long decay, whose first half is here. Validation asks all pairs: one question a context
-cannot tell such weights apart.
+What lets so small a memory hold so much, each of it measured in LOG.md: sines that read it, behind a stem
+(docs/meta-memory.md); weights of the tokens of a context, each step its own; an outer write loss that counts a tenth,
+and nothing once the plateau is passed. Validation asks all pairs: one question a context cannot tell such weights
+apart.
 """
 
 from ttmem.models import ModelConfig
@@ -23,8 +23,7 @@ EXPERIMENT = Experiment(
         hidden=192,
         window=1,
         slots=8,
-        addresses="learned",
-        read_gate=True,
+        addresses="sines",
         stem=True,
         weigh=True,
         weigh_steps=True,
@@ -35,16 +34,16 @@ EXPERIMENT = Experiment(
         Stage("N8-K2V2-V62", threshold=0.9, max_steps=600),
     ),
     train=TrainConfig(
-        steps=4000,
+        steps=600,
         batch=16,
         queries=32,
         muon_lr=0.008,
         rates_lr=2.0,
         warmup=100,
-        decay=0.625,
-        floor=0.446,
-        eval_every=1000,
-        eval_samples=300,
+        decay=0.2,
+        floor=0.5,
+        eval_every=600,
+        eval_samples=100,
         eval_queries=32,
         precision="bf16",
         compile=True,

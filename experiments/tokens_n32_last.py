@@ -2,12 +2,10 @@
 
     ttmem train experiments/tokens_n32.py
     ttmem train experiments/tokens_n32_last.py
-    ttmem train experiments/tokens_n32_last.py --out runs/tokens-n32-end --override train.seed=2 train.steps=2000 \\
-        train.start_from=runs/tokens-n32-last/model.safetensors
-    ttmem eval runs/tokens-n32-end/model.safetensors --samples 3000 --queries 32
+    ttmem eval runs/tokens-n32-last/model.safetensors --samples 3000 --queries 32
 
-In the root of the repository. With the write loss the rest of the decay is not safe: it grew from .03 to 1 nat within
-200 steps, in two runs (LOG.md), and the answers suffered.
+In the root of the repository. With the write loss it is not safe to go on: it grew from .04 to .5 nats within a hundred
+steps, in every run (LOG.md), and the answers suffered.
 """
 
 from ttmem.models import ModelConfig
@@ -23,16 +21,15 @@ EXPERIMENT = Experiment(
         hidden=192,
         window=1,
         slots=8,
-        addresses="learned",
-        read_gate=True,
+        addresses="sines",
         stem=True,
         weigh=True,
         weigh_steps=True,
         weight=0.0,
     ),
     train=TrainConfig(
-        steps=2400,
-        seed=1,
+        steps=1200,
+        seed=10,
         start_from="runs/tokens-n32/model.safetensors",
         batch=16,
         queries=32,
@@ -41,11 +38,11 @@ EXPERIMENT = Experiment(
         warmup=50,
         decay=0.95,
         floor=0.003,
-        eval_every=800,
+        eval_every=400,
         eval_samples=300,
         eval_queries=32,
         precision="bf16",
         compile=True,
     ),
-    expected={"exact_match": 0.985},
+    expected={"exact_match": 0.995},
 )

@@ -1,13 +1,15 @@
-"""Memory tokens on 96 pairs of 2 + 2 characters in the same 8 x 128 floats, K = 5. The aim is exact match >= 0.97 on
-the test split (GradMem, K = 5: 0.884); it ends at .846, and goes on with momentum
-in tokens_n96_momentum.py.
+"""96 pairs, and 64, in the same 8 x 128 floats: five write steps with momentum, from the two plain ones of 32 pairs.
+
+The aims are exact match >= 0.97 on the test split of 96 pairs (GradMem, K = 5: 0.884) and >= 0.995 on that of 64
+(0.991).
 
     ttmem train experiments/tokens_n32.py
-    ttmem train experiments/tokens_n64.py
     ttmem train experiments/tokens_n96.py
     ttmem eval runs/tokens-n96/model.safetensors --samples 500 --queries 96
+    ttmem eval runs/tokens-n96/model.safetensors --task N64-K2V2-V62 --samples 1000 --queries 64
 
-It goes on from the run of tokens_n64.py, in the root of the repository.
+In the root of the repository. The rates are low because Muon's steps do not get shorter as gradients do: at
+muon_lr=0.008 the frequencies of the sines never came to rest, and .75 was what there was after 600 steps (LOG.md).
 """
 
 from ttmem.models import ModelConfig
@@ -24,28 +26,30 @@ EXPERIMENT = Experiment(
         hidden=192,
         window=1,
         slots=8,
-        addresses="learned",
-        read_gate=True,
+        addresses="sines",
         stem=True,
         weigh=True,
         weigh_steps=True,
-        weight=0.1,
+        rule="momentum",
+        momentum=0.2,
+        weight=0.0,
     ),
     train=TrainConfig(
-        steps=1000,
-        start_from="runs/tokens-n64/model.safetensors",
+        steps=2400,
+        start_from="runs/tokens-n32/model.safetensors",
         batch=8,
         queries=96,
-        muon_lr=0.008,
-        rates_lr=2.0,
+        lr=0.001,
+        muon_lr=0.003,
+        rates_lr=10.0,
         warmup=50,
-        decay=0.7,
+        decay=0.8,
         floor=0.003,
-        eval_every=250,
+        eval_every=300,
         eval_samples=50,
         eval_queries=96,
         precision="bf16",
         compile=True,
     ),
-    expected={"exact_match": 0.7},
+    expected={"exact_match": 0.93},
 )
