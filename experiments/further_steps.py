@@ -38,7 +38,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=7)
     asked = parser.parse_args()
     loaded = load(asked.checkpoint)
-    if not isinstance(loaded.model.rates, LearnedRates):
+    if not isinstance(getattr(loaded.model, "rates", None), LearnedRates):
         raise SystemExit(f"{asked.checkpoint} has no learned step sizes to prolong")
     own, task = loaded.model.rates, loaded.make_task()
     for further in (0, 3, 5, 10, 20):

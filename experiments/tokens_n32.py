@@ -6,8 +6,7 @@ split (GradMem, K = 2: 0.983, after some 200k steps and more). The first of two 
 
 What lets so small a memory hold so much, each of it measured in LOG.md: sines that read it, behind a stem
 (docs/meta-memory.md); weights of the tokens of a context, each step its own; an outer write loss that counts a tenth,
-and nothing once the plateau is passed. Validation asks all pairs: one question a context cannot tell such weights
-apart.
+and nothing in the second part. Validation asks all pairs: one question a context cannot tell such weights apart.
 """
 
 from ttmem.models import ModelConfig

@@ -8,8 +8,9 @@ The aims are exact match >= 0.97 on the test split of 96 pairs (GradMem, K = 5: 
     ttmem eval runs/tokens-n96/model.safetensors --samples 500 --queries 96
     ttmem eval runs/tokens-n96/model.safetensors --task N64-K2V2-V62 --samples 1000 --queries 64
 
-In the root of the repository. The rates are low because Muon's steps do not get shorter as gradients do: at
-muon_lr=0.008 the frequencies of the sines never came to rest, and .75 was what there was after 600 steps (LOG.md).
+In the root of the repository, 50 minutes for the second on one of two busy cores. The rates are low: a run at
+muon_lr=0.008, with learned addresses beside the sines, stood at .75 from step 300 to 680 (LOG.md), perhaps because the
+length of Muon's steps does not shrink with the gradient.
 """
 
 from ttmem.models import ModelConfig
@@ -51,5 +52,5 @@ EXPERIMENT = Experiment(
         precision="bf16",
         compile=True,
     ),
-    expected={"exact_match": 0.93},
+    expected={"exact_match": 0.97},
 )

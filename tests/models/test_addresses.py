@@ -96,10 +96,11 @@ def test_a_memory_of_another_size_than_its_addresses_is_refused(look):
         transformer(**look).hidden(torch.randn(2, 4, 8), torch.randn(2, 5, 8))
 
 
+@pytest.mark.parametrize("look", [LEARNED, SINES], ids=str)
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_model_of_another_size_than_its_learned_addresses_is_refused_when_it_is_made(make):
+def test_a_model_of_another_size_than_its_addresses_is_refused_when_it_is_made(make, look):
     with pytest.raises(ValueError, match="the memory has slots 5, the backbone's addresses 3: give both the same"):
-        make(transformer(**LEARNED))
+        make(transformer(**look))
 
 
 def test_a_learned_address_is_the_same_wherever_a_token_stands():

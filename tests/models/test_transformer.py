@@ -152,8 +152,13 @@ def test_every_weight_of_the_decoder_is_used(more):
         ({"addresses": "hashed"}, "^addresses must be one of content, learned, sines, got 'hashed'$"),
         (
             {"addresses": "learned", "positions": "rope"},
-            "^addresses must be content for positions=rope: a learned addr",
+            "^addresses must be content for positions=rope, got learned: such",
         ),
+        (
+            {"addresses": "sines", "positions": "rope"},
+            "^addresses must be content for positions=rope, got sines: such",
+        ),
+        ({"addresses": "sines", "memory": "none"}, "^addresses must be content for memory=none, which has no memory"),
         ({"addresses": "learned", "memory": "full"}, "^addresses must be content for memory=full, which has no memory"),
     ],
 )

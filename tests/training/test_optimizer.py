@@ -74,8 +74,13 @@ def test_the_options_of_the_decoder_are_trained_as_its_blocks_are_and_learned_ad
     assert groups["backbone.blocks.0.attention.addresses"] == "free"
     assert {groups["backbone.blocks.0.attention.read_gate.weight"], groups["backbone.stem.feed.up.weight"]} == {"muon"}
     assert groups["backbone.stem.conv.weight"] == "decayed"
-    weight = build(replace(config, addresses="sines"), seed=0).backbone.blocks[0].attention.sines.weight
-    assert part_of("backbone.blocks.0.attention.sines.weight", weight, settings) == "muon"
+
+
+def test_sines_are_trained_and_decay_as_the_matrices_of_the_blocks_do():
+    model = build(replace(MODEL_CONFIG, addresses="sines"), seed=0)
+    weight = model.backbone.blocks[0].attention.sines.weight
+    parts = [part_of("backbone.blocks.0.attention.sines.weight", weight, TrainConfig(muon_lr=lr)) for lr in (0.02, 0.0)]
+    assert parts == ["muon", "decayed"]
 
 
 def test_a_share_scales_every_group_and_can_be_taken_back():

@@ -44,8 +44,9 @@ class TransformerConfig:
             memory tokens, and reads values of these as they are; a write then changes what is found and not by whom.
             "sines": so too, but a token reads every number of every memory token with a coefficient of its own, the
             sine of a learned linear function of the token. Shares of a softmax are positive, and few; random features
-            of this kind (Rahimi & Recht 2007) are as unlike as random signs, and so few write steps fill a memory.
-            With both the first token of a context is told from the last memory token alone. Neither with rope.
+            of this kind (Rahimi & Recht 2007) are nearly as unlike as random signs, and so few write steps fill a
+            memory. Each layer has slots * dim * dim more weights. With either kind the first token of a context is told
+            from the last memory token alone, and rope is refused.
         slots: memory tokens; asked for by learned addresses and sines.
         stem: tokens pass a convolution and a feed-forward before the first layer, which add nothing at first. Without
             it the first layer looks for a key by a sum over its tokens, so that two keys that share one look alike.
@@ -70,7 +71,9 @@ class TransformerConfig:
         if self.dim % self.heads or (self.positions == "rope" and self.dim // self.heads % 2):
             raise ValueError(f"heads must divide dim (into even parts with rope), got {self.heads} and {self.dim}")
         if self.addresses != "content" and self.positions == "rope":
-            raise ValueError("addresses must be content for positions=rope: a learned address has no place")
+            raise ValueError(
+                f"addresses must be content for positions=rope, got {self.addresses}: such memory tokens have no place"
+            )
 
     @property
     def hidden_size(self) -> int:

@@ -63,7 +63,7 @@ def part_of(name: str, weight: nn.Parameter, config: TrainConfig) -> str:
     """The group of a parameter: `rates`, `muon`, `free` or `decayed`.
 
     Free of weight decay are norms, the initial memory, learned addresses, persistent tokens and queries, and the
-    projection, which decay would pull off the identity.
+    projection, which decay would pull off the identity. Sines are trained as the matrices of the blocks are.
     """
     words = name.split(".")
     if "rates" in words:
