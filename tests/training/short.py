@@ -53,8 +53,9 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 
 def run_script(name: str, *arguments: Any, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    """A script of this folder in a process of its own, with one thread."""
+    """A script of this folder in a process of its own, with one thread; where it dies in C code, its errors say at
+    which Python line."""
     folders = [str(HERE.parents[1] / "src"), str(HERE.parent)]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     command = [sys.executable, *launcher, str(HERE / name), *map(str, arguments)]
     return subprocess.run(command, env=env, timeout=240, capture_output=True, text=True)

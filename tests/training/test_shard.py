@@ -1,7 +1,9 @@
 """A run whose weights are cut over two processes is the run of one."""
 
 import json
+import shutil
 import signal
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,14 +29,31 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
+def in_two_processes(out: Path, mode: str) -> None:
+    """`sharded.py` in two processes; once more, from the same folder as before, where torch itself crashed.
+
+    Once in several dozen runs a process died of glibc's "unaligned tcache chunk" between collectives on the CPU: memory
+    that C code wrote over, which nothing in Python can. Two such deaths in a row fail, and so does any exception.
+    """
+    before = out.with_name(f"{out.name}-before")
+    shutil.copytree(out, before)
+    done = run_script("sharded.py", out, mode, launcher=LAUNCHER)
+    if any(f"exitcode  : -{number:d} " in done.stderr for number in (signal.SIGABRT, signal.SIGSEGV)):
+        with warnings.catch_warnings(action="always"):  # told in pytest's summary, though the next attempt may pass
+            warnings.warn(f"torch crashed and is tried again: {done.stderr}", stacklevel=1)
+        shutil.rmtree(out)
+        shutil.copytree(before, out)
+        done = run_script("sharded.py", out, mode, launcher=LAUNCHER)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     """Runs of two processes, and one that a single process began."""
     out = tmp_path_factory.mktemp("runs")
     send(signal.SIGTERM, SIGNALLED)
     assert train(titans(), out / "single", progress=False).stopped == "interrupted"
-    done = run_script("sharded.py", out, "stop", launcher=LAUNCHER)
-    assert done.returncode == 0, done.stderr
+    in_two_processes(out, "stop")
     return out
 
 
@@ -45,8 +64,7 @@ def more(tmp_path_factory) -> Path:
     killed = run_script("sharded.py", out, "kill", launcher=LAUNCHER)
     assert killed.returncode != 0 and "SIGKILL" in killed.stderr, killed.stderr
     assert history(out / "killed")[-1]["step"] == KILLED
-    done = run_script("sharded.py", out, "rest", launcher=LAUNCHER)
-    assert done.returncode == 0, done.stderr
+    in_two_processes(out, "rest")
     return out
 
 
