@@ -28,6 +28,7 @@ TASK = "N{0}-K2V2-E{0}_9-16"
 BASE = ModelConfig(
     memory="rmt4", layers=2, hidden=96, window=1, slots=32, addresses="learned", read_gate=True, stem=True
 )
+SINES = replace(BASE, addresses="sines", read_gate=False)
 VARIANTS: dict[str, Config] = {
     "rmt4": BASE,
     "forgetting": replace(BASE, rule="titans", momentum=0.1, forget=0.003),
@@ -37,12 +38,15 @@ VARIANTS: dict[str, Config] = {
     "fixed step sizes": BASE,
     "rmt4 to 16": replace(BASE, truncate=4),
     "content addresses": replace(BASE, addresses="content"),
+    "sines": SINES,
+    "sines to 20": SINES,
     "rmt": ModelConfig(memory="rmt", layers=2, hidden=96, slots=32),
     "prmt4": LayeredConfig("prmt4", memory_heads=1),
     "armt": LayeredConfig("armt"),
 }
 OWN: dict[str, dict[str, Any]] = {"prmt4": {"muon_lr": 0.02, "steps": 4000}, "armt": {"muon_lr": 0.02}}
 OWN["fixed step sizes"] = {"rates_lr": 0.0}
+OWN["sines to 20"] = {"start_from": "runs/carried-sines-0/model.safetensors", "muon_lr": 0.005, "steps": 600}
 STAGES = (
     Stage("N4-K1V1-V62", threshold=0.8),
     Stage("N4-K2V2-V62", threshold=0.8),
@@ -50,7 +54,7 @@ STAGES = (
     Stage(TASK.format(4), threshold=0.8, rehearsal=0.2),
 )
 LAST = Stage(TASK.format(TRAINED), rehearsal=0.4)
-SHOWN = {"rmt4 to 16": 16}
+SHOWN = {"rmt4 to 16": 16, "sines to 20": MOST}
 LONGER = (replace(LAST, threshold=0.85, rehearsal=0.2), Stage(TASK.format(16), rehearsal=0.4))
 TRAIN = TrainConfig(steps=2600, batch=32, muon_lr=0.01, rates_lr=2.0, warmup=100, decay=0.4, floor=0.01, eval_every=200)
 
@@ -96,7 +100,10 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-CURRICULA = {"rmt4 to 16": (*STAGES, *LONGER)}
+CURRICULA = {
+    "rmt4 to 16": (*STAGES, *LONGER),
+    "sines to 20": (replace(LAST, threshold=0.8, rehearsal=0.0), Stage(TASK.format(MOST), rehearsal=0.4)),
+}
 STUDIES = {
     "carried": study.Study("carried", LAST.task, VARIANTS, TRAIN, measure, draw, (*STAGES, LAST), OWN, CURRICULA)
 }
