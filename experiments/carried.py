@@ -6,8 +6,10 @@
 RMT4 trained on 1 to 8 segments of one pair (2 + 2 characters among 9-16), asked for every pair after 1..20 of them on
 the test split: how much is known of the newest pair, and of each older one. As it is; with each thing that might keep
 a memory from being written over: learned momentum and forgetting, a gate, a replay, learned weights of tokens; with
-step sizes that stay where they start; shown 16 segments, the outer gradient through the last four; and with memory
-tokens that are found by what they hold instead of by learned addresses. RMT, PRMT4 and ARMT beside.
+step sizes that stay where they start; shown 16 segments, the outer gradient through the last four; with memory tokens
+that are found by what they hold instead of by learned addresses; and read by sines. "sines to 20" goes on from the run
+of "sines" with seed 0, in runs/ (so no --runs, and that variant first), for 600 steps on up to 20 segments. RMT, PRMT4
+and ARMT beside.
 """
 
 from dataclasses import replace
@@ -24,6 +26,8 @@ from ttmem.tasks import make_task
 from ttmem.training import Stage, TrainConfig
 
 MOST, TRAINED, SAMPLES = 20, 8, 1000
+COLUMNS = 4
+"""Heat maps beside each other in the picture."""
 TASK = "N{0}-K2V2-E{0}_9-16"
 BASE = ModelConfig(
     memory="rmt4", layers=2, hidden=96, window=1, slots=32, addresses="learned", read_gate=True, stem=True
@@ -82,21 +86,27 @@ def draw(rows: list[dict], path: Path) -> None:
 
     found = {name: [row for row in rows if row["variant"] == name] for name in VARIANTS}
     found = {name: own for name, own in found.items() if own}
+    lines = -(-len(found) // COLUMNS)
     figure, panels = pyplot().subplots(
-        1, len(found), figsize=(3.5 * len(found) + 1, 3.8), layout="constrained", squeeze=False, sharey=True
+        lines, COLUMNS, figsize=(3.5 * COLUMNS + 1, 3.8 * lines), layout="constrained", squeeze=False, sharey=True
     )
-    for axes, (name, own) in zip(panels[0], found.items(), strict=True):
+    for axes in panels.flat[len(found) :]:
+        axes.remove()
+    for axes, (name, own) in zip(panels.flat, found.items(), strict=False):
         grid = numpy.full((MOST, MOST), numpy.nan)
         for count in range(MOST):
             grid[: count + 1, count] = numpy.mean([row["ages"][count] for row in own], axis=0)
-        image = axes.imshow(grid, origin="lower", vmin=0, vmax=1, extent=(0.5, MOST + 0.5, -0.5, MOST - 0.5))
+        image = axes.imshow(
+            grid, origin="lower", vmin=0, vmax=1, extent=(0.5, MOST + 0.5, -0.5, MOST - 0.5), aspect="auto"
+        )
         axes.axvline(SHOWN.get(name, TRAINED) + 0.5, color="0.5", linewidth=0.8, linestyle="--")
         axes.set_yticks(range(0, MOST, 5))
         seeds = f"{len(own)} seed{'s' * (len(own) > 1)}, {own[0]['memory_bytes']:,} bytes"
         told = f"newest of {MOST}: {grid[0, -1]:.3f}, oldest: {grid[-1, -1]:.3f}"
         axes.set(xlabel="segments written", title=f"{name} ({seeds})\n{told}")
-    panels[0][0].set_ylabel("writes after the pair's own")
-    figure.colorbar(image, ax=panels[0][-1], label="exact match, test")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("writes after the pair's own")
+    figure.colorbar(image, ax=panels[0], label="exact match, test")
     figure.savefig(path, dpi=150)
 
 
