@@ -103,12 +103,13 @@ def test_a_row_of_padding_keeps_its_memory_under_every_rule(kind, rule):
 @each
 @pytest.mark.parametrize("options", [{}, {"rule": "titans"}, {"projection": True}], ids=str)
 def test_a_memory_written_in_inference_mode_serves_outside_it(kind, options):
-    own, asked, more = made(kind, **(options if kind in META else {})), episode(2, 2), ids(2, 4)
+    own = made(kind, **(options if kind in META else {})).double()  # in float32 they differ by 1e-6 on some processors
+    asked, more = episode(2, 2), ids(2, 4)
     wanted, _ = own.write(own.write(own.start(2), asked.context)[0], more)
     with torch.inference_mode():
         half, _ = own.write(own.start(2), asked.context)
     state, _ = own.write(half, more)
-    torch.testing.assert_close(state.fast, wanted.fast, **near)
+    torch.testing.assert_close(state.fast, wanted.fast, rtol=1e-10, atol=1e-11)
     answers = own.read(half, asked.query, asked.target)
     answers.sum().backward()
 

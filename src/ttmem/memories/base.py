@@ -1,6 +1,6 @@
 """What every memory has: initial values, the tokens a backbone reads, and what is kept after a write."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import repeat
@@ -13,11 +13,13 @@ from ..core.state import Tree
 
 class Source(NamedTuple):
     """The context as a memory sees it: embeddings `(b, t, d)`, which of them are tokens, not padding, `(b, t)`, and how
-    much each counts in the write (None: all the same)."""
+    much each counts in the write (None: all the same). `ahead` is for the backbone, which may keep there what it made
+    of the embeddings, and need not make again at each step of a write."""
 
     embeddings: Float[Tensor, "b t d"]
     mask: Bool[Tensor, "b t"]
     weight: Float[Tensor, "b t"] | None = None
+    ahead: Any = None
 
 
 def wide(x: Tensor) -> Tensor:

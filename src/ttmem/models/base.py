@@ -34,7 +34,11 @@ class Episode(Protocol):
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A decoder that memory tokens can be put in front of; `ttmem.models.Transformer` is one."""
+    """A decoder that memory tokens can be put in front of; `ttmem.models.Transformer` is one.
+
+    It may have a fourth method, `ahead(x)`: what of `hidden(x, prefix)` is the same behind any prefix. `hidden` then
+    takes that in the place of `x` as well, and a write of K steps makes it once.
+    """
 
     dim: int
     vocab: int

@@ -150,12 +150,12 @@ class MetaMemory(nn.Module):
         return loss
 
     def sources(self, context: Int[Tensor, "b t"], steps: int) -> list[Source]:
-        """For each step (at least one): the context's embeddings, which of them are tokens, how much each counts."""
+        """For each step (at least one): the context's embeddings, which of them are tokens, how much each counts; and
+        what the backbone makes of all but the last of them whatever the memory holds, made once for all steps."""
         embeddings, mask = self.backbone.embed(context), context != self.pad
-        if self.weigh is None:
-            return [Source(embeddings, mask)] * max(steps, 1)
-        weights = self.weigh(embeddings).unbind(-1)
-        return [Source(embeddings, mask, weights[min(i, len(weights) - 1)]) for i in range(max(steps, 1))]
+        ahead = getattr(self.backbone, "ahead", lambda x: x)(embeddings[:, :-1])
+        weights = [None] if self.weigh is None else self.weigh(embeddings).unbind(-1)
+        return [Source(embeddings, mask, weights[min(i, len(weights) - 1)], ahead) for i in range(max(steps, 1))]
 
     def reconstruction(
         self, tokens: Float[Tensor, "b m d"], context: Int[Tensor, "r t"], source: Source
@@ -164,7 +164,8 @@ class MetaMemory(nn.Module):
 
         `r` is a multiple of `b`: contexts that belong together share a memory.
         """
-        hidden, last = self.backbone.hidden(source.embeddings[:, :-1], self.project(tokens))
+        ahead = source.embeddings[:, :-1] if source.ahead is None else source.ahead
+        hidden, last = self.backbone.hidden(ahead, self.project(tokens))
         assert last is not None
         hidden = torch.cat([spread(last, len(hidden))[:, None], hidden], dim=1)
         logits = self.backbone.logits(hidden) if self.write_head is None else self.write_head(hidden)

@@ -92,6 +92,15 @@ class Looks(NamedTuple):
     sines: Tensor | None
 
 
+class Ahead(NamedTuple):
+    """Tokens as far as the memory in front of them has no say: behind the stem, and what the first layer looks with
+    (None where that hangs on the memory, as with `content` addresses behind a convolution). A write of K steps asks for
+    this once."""
+
+    x: Tensor
+    looks: Looks | None
+
+
 class Attention(nn.Module):
     """Causal self-attention of tokens behind a prefix that they all see."""
 
@@ -162,23 +171,28 @@ class Block(nn.Module):
         self.attention, self.feed = Attention(config), SwiGLU(config.dim, config.hidden_size)
         self.before_attention, self.before_feed = RMSNorm(config.dim), RMSNorm(config.dim)
 
-    def forward(self, x: Tensor, prefix: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def looks(self, x: Tensor, past: Tensor | None = None, start: int = 0) -> Looks:
+        """What tokens look with; `past`, behind its norm, is what the convolution sees before them."""
+        return self.attention.project(self.before_attention(x), past, start)
+
+    def forward(self, x: Tensor, prefix: Tensor | None, looks: Looks | None = None) -> tuple[Tensor, Tensor | None]:
         attention, rows, content = self.attention, len(x), self.attention.config.addresses == "content"
-        normed, past, start, held = self.before_attention(x), None, 0, None
+        past, start, held = None, 0, None
         keys: list[Tensor] = []
         values: list[Tensor] = []
         if prefix is not None and content:
             past, start = self.before_attention(prefix), prefix.shape[1]
-            looks = attention.project(past, None, 0)
-            keys, values = [spread(looks.k, rows)], [spread(looks.v, rows)]
-            prefix = prefix + attention.mix(looks)
+            own = attention.project(past, None, 0)
+            keys, values = [spread(own.k, rows)], [spread(own.v, rows)]
+            prefix = prefix + attention.mix(own)
             prefix = prefix + self.feed(self.before_feed(prefix))
             past = spread(past, rows)
         elif prefix is not None:
             held = spread(attention.values(self.before_attention(prefix)), rows)
             if attention.addresses is not None:
                 keys, values = [attention.addresses], [held]
-        x = x + attention.mix(attention.project(normed, past, start), keys, values, held, attention.config.window)
+        looks = self.looks(x, past, start) if looks is None else looks
+        x = x + attention.mix(looks, keys, values, held, attention.config.window)
         return x + self.feed(self.before_feed(x)), prefix
 
 
@@ -241,18 +255,27 @@ class Transformer(nn.Module):
         """The embeddings of ids."""
         return self.embedding(ids)
 
+    def ahead(self, x: Float[Tensor, "r t d"]) -> Ahead:
+        """What of `hidden` is the same behind any memory."""
+        x = self.stem(x) if self.stem else x
+        first = self.blocks[0]
+        assert isinstance(first, Block)
+        return Ahead(x, first.looks(x) if self.config.addresses != "content" else None)
+
     def hidden(
-        self, x: Float[Tensor, "r t d"], prefix: Float[Tensor, "b m d"] | None = None
+        self, x: Float[Tensor, "r t d"] | Ahead, prefix: Float[Tensor, "b m d"] | None = None
     ) -> tuple[Float[Tensor, "r t d"], Float[Tensor, "b d"] | None]:
         """Hidden states of the tokens, and of the prefix's last token (which predicts the first token).
 
         `r` is a multiple of `b`: rows of x that belong together share one prefix. Tokens are causal, so padding on the
-        right changes nothing. A memory kept in float32 is read in the dtype of the tokens.
+        right changes nothing. A memory kept in float32 is read in the dtype of the tokens. Who reads the same tokens
+        behind several memories may ask for their `ahead` once, and give that.
         """
+        x, looks = x if isinstance(x, Ahead) else self.ahead(x)
         prefix = None if prefix is None else prefix.to(x.dtype)
-        x = self.stem(x) if self.stem else x
         for block in self.blocks:
-            x, prefix = block(x, prefix)
+            x, prefix = block(x, prefix, looks)
+            looks = None
         return self.norm(x), None if prefix is None else self.norm(prefix[:, -1])
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
