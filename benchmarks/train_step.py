@@ -29,6 +29,8 @@ import torch
 from one_row import Row, Setting
 from where import report
 
+SINES = {"addresses": "sines", "slots": 8, "stem": True, "window": 1, "layers": 2}
+"""The decoder that holds most (experiments/tokens_n32.py)."""
 ROPE = {"positions": "rope", "conv": 0}
 """The decoder GradMem was published with; ours has a short convolution and no positions."""
 QUICK = Setting(task="N2-K1V1-V62", batch=2, dim=16, layers=1, heads=2, repeats=1, backend="aot_eager")
@@ -51,6 +53,8 @@ def eager_rows() -> list[Row]:
         Row("second, K=2, one pair, no write loss", {"steps": 2, "weight": 0.0}, queries=1),
         Row("first, K=2", {"steps": 2, "meta_gradient": "first"}),
         Row("forward write", {"memory": "forward"}),
+        Row("sines, stem, 2 layers: plain backbone", dict(SINES), plain=True),
+        *(Row(f"sines, stem, 2 layers: second, K={k}", {"steps": k, "weight": 0.0} | SINES) for k in (2, 5)),
         Row("rope, no conv: plain backbone", dict(ROPE), plain=True),
         Row("rope, no conv: second, K=2", {"steps": 2} | ROPE),
         Row("rope, no conv: second, K=2, one pair asked", {"steps": 2} | ROPE, queries=1),
