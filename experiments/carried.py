@@ -8,7 +8,7 @@ the test split: how much is known of the newest pair, and of each older one. As 
 a memory from being written over: learned momentum and forgetting, a gate, a replay, learned weights of tokens; with
 step sizes that stay where they start; shown 16 segments, the outer gradient through the last four; with memory tokens
 that are found by what they hold instead of by learned addresses; and read by sines. "sines to 20" goes on from the run
-of "sines" with seed 0, in runs/ (so no --runs, and that variant first), for 600 steps on up to 20 segments. RMT, PRMT4
+of "sines" of its seed, in runs/ (so no --runs, and that variant first), for 600 steps on up to 20 segments. RMT, PRMT4
 and ARMT beside.
 """
 
@@ -50,7 +50,7 @@ VARIANTS: dict[str, Config] = {
 }
 OWN: dict[str, dict[str, Any]] = {"prmt4": {"muon_lr": 0.02, "steps": 4000}, "armt": {"muon_lr": 0.02}}
 OWN["fixed step sizes"] = {"rates_lr": 0.0}
-OWN["sines to 20"] = {"start_from": "runs/carried-sines-0/model.safetensors", "muon_lr": 0.005, "steps": 600}
+OWN["sines to 20"] = {"start_from": "runs/carried-sines-{seed}/model.safetensors", "muon_lr": 0.005, "steps": 600}
 STAGES = (
     Stage("N4-K1V1-V62", threshold=0.8),
     Stage("N4-K2V2-V62", threshold=0.8),

@@ -35,13 +35,14 @@ class Study:
     draw: Callable[[list[dict], Path], None]
     stages: tuple[Stage, ...] = ()
     own: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    """Fields of `train` that a variant has otherwise."""
+    """Fields of `train` that a variant has otherwise; `{seed}` in `start_from` is the run's own."""
     curricula: Mapping[str, tuple[Stage, ...]] = field(default_factory=dict)
     """Stages that a variant has otherwise; the last of them is its task."""
 
     def experiment(self, variant: str, seed: int) -> Experiment:
         """One run."""
         settings = replace(self.train, seed=seed, **self.own.get(variant, {}))
+        settings = replace(settings, start_from=settings.start_from and settings.start_from.format(seed=seed))
         stages, task = self.stages, self.task
         if variant in self.curricula:
             stages = self.curricula[variant]
