@@ -51,19 +51,33 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """One training step: fields of the model, pairs asked per context (None: all), `plain`: the backbone alone."""
+    """One training step: fields of the model, pairs asked per context (None: all), `plain`: the backbone alone, `anew`:
+    the backbone makes at each step of a write what it otherwise makes once."""
 
     label: str
     model: dict = field(default_factory=dict)
     queries: int | None = None
     plain: bool = False
     compiled: bool = False
+    anew: bool = False
+
+
+class Anew(nn.Module):
+    """A backbone of the three methods alone, which makes everything at each step of a write."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+        self.dim, self.vocab, self.slots, self.head = inner.dim, inner.vocab, inner.slots, inner.head
+        self.embed, self.hidden, self.logits = inner.embed, inner.hidden, inner.logits
 
 
 def make(row: Row, setting: Setting) -> tuple[nn.Module, Episode]:
     """The row's model with fixed weights, and a batch."""
     shape = {name: getattr(setting, name) for name in ("dim", "layers", "heads")}
     model = build(ModelConfig(**shape | row.model), seed=0).to(setting.device)
+    if row.anew:
+        model.backbone = Anew(model.backbone)
     task = AssociativeRetrieval.from_name(setting.task)
     return model, task.sample(setting.batch, queries=row.queries).to(setting.device)
 
@@ -140,7 +154,7 @@ def check_same(row: Row, one: list[Tensor], other: list[Tensor], exact: bool) ->
 
 
 def check_laws(row: Row, setting: Setting, model: nn.Module, episode: Episode, step: Step) -> None:
-    """Second order against differences, compiled against eager, recomputing against storing."""
+    """Second order against differences, compiled against eager, recomputing against storing, anew against once."""
     if row.model.get("meta_gradient", "second") == "second":
         check_slope(row, setting)
     if row.compiled:
@@ -150,6 +164,10 @@ def check_laws(row: Row, setting: Setting, model: nn.Module, episode: Episode, s
         stored, _ = make(replace(row, model=row.model | {"recompute": False}), setting)
         storing = training_step(stored, loss_of(replace(row, compiled=False), stored, episode, setting))
         check_same(row, gradients(model, step), gradients(stored, storing), exact=setting.device == "cpu")
+    if row.anew:
+        once, _ = make(replace(row, anew=False), setting)
+        making = training_step(once, loss_of(row, once, episode, setting))
+        check_same(row, gradients(model, step), gradients(once, making), exact=False)
 
 
 def peak_bytes(step: Step, device: str) -> int:

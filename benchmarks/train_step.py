@@ -9,8 +9,9 @@
 
 The unit of cost is one forward and backward of the plain backbone as a language model over as many tokens as one write
 reads (memory and context), eager, measured in turns with the row. Each row runs in a process of its own. It first shows
-that it keeps its laws (second order = finite differences, compiled = eager, recomputed = stored); a row that breaks one
-ends the run without a speed. `make bench` runs the tests of the engine before.
+that it keeps its laws (second order = finite differences, compiled = eager, recomputed = stored, anew = once); a row
+that breaks one ends the run without a speed. `make bench` runs the tests of the engine before. "anew": what no memory
+changes is made at each step of a write, not once.
 """
 
 import argparse
@@ -55,6 +56,7 @@ def eager_rows() -> list[Row]:
         Row("forward write", {"memory": "forward"}),
         Row("sines, stem, 2 layers: plain backbone", dict(SINES), plain=True),
         *(Row(f"sines, stem, 2 layers: second, K={k}", {"steps": k, "weight": 0.0} | SINES) for k in (2, 5)),
+        Row("sines, stem, 2 layers: second, K=5, anew", {"steps": 5, "weight": 0.0} | SINES, anew=True),
         Row("rope, no conv: plain backbone", dict(ROPE), plain=True),
         Row("rope, no conv: second, K=2", {"steps": 2} | ROPE),
         Row("rope, no conv: second, K=2, one pair asked", {"steps": 2} | ROPE, queries=1),
