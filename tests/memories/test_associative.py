@@ -22,7 +22,7 @@ NETWORKS = {
     "deep": LayerNetwork(D, heads=H, depth=3, steps=2, clip=None),
     "still": LayerNetwork(D, heads=H, depth=2, steps=2, momentum=False, conv=0, clip=None),
     "hidden": LayerNetwork(D, heads=H, target="hidden"),
-    "overlap": LayerNetwork(D, heads=H, steps=2, bound="overlap"),
+    "overlap": LayerNetwork(D, heads=H, steps=2, bound="overlap", damped=True),
     "residual": LayerNetwork(D, heads=H, target="residual", depth=2, clip=0.3),
 }
 every = pytest.mark.parametrize("kind", NETWORKS)
@@ -126,10 +126,10 @@ def engine(memory, weights, state, done, real, steps):
         fast = {name: state[name][g, b, h][None] for name in names}
         past = {name: state[f"s{name[1:]}"][g, b, h][None] for name in names} if memory.momentum else None
         for _ in range(steps):
-            rate = {n: theta[g, b, :, h, i] for i, n in enumerate(names)}
-            grads = weighted_gradients(memory, fast, k[row], v[row], rate)
             alpha = {n: mean[-1][g, b, h, i].sigmoid() for i, n in enumerate(names)}
             eta = {n: mean[1][g, b, h, i].sigmoid() if memory.momentum else 0.0 for i, n in enumerate(names)}
+            rate = {n: theta[g, b, :, h, i] * (1 - memory.damped * eta[n]) for i, n in enumerate(names)}
+            grads = weighted_gradients(memory, fast, k[row], v[row], rate)
             memo = (past if past is not None else {n: torch.zeros_like(w) for n, w in fast.items()}, ())
             change, memo = titans().update(grads, memo, fast, Rates(1.0, eta, alpha))
             fast, past = {n: w + change[n] for n, w in fast.items()}, memo[0] if memory.momentum else None
@@ -188,13 +188,13 @@ def test_without_momentum_the_write_is_the_chunkwise_engine_with_the_segment_as_
     weights, state = shaken(memory.weights(G, 0.5)), shaken(memory.start(memory.init(G), B))
     done, real = Pass(*(torch.randn(G, B, T, D) for _ in range(3))), torch.ones(G, B, T, dtype=torch.bool)
     k, v = memory.associations(weights, done)
-    weight, rates = memory.rates(weights, done.seen, real)
-    theta = memory.theta(weight, k)
+    weight, _, forget = memory.rates(weights, done.seen, real)
+    theta, forget = memory.theta(weight, k), memory.by_name(forget)
     # A step forgets once, a token of the engine each time it passes: the first of the chunk does, and of no gradient.
     keeps = []
     for name in memory.names:
         keep = torch.zeros(len(k), T, 1)
-        keep[:, :1] = torch.log1p(-rates.forget[name])
+        keep[:, :1] = torch.log1p(-forget[name])
         keeps.append(keep.repeat(1, 3, 1))
     rows = Rows(k.repeat(1, 3, 1), k.repeat(1, 3, 1), v.repeat(1, 3, 1), theta.repeat(1, 3, 1), None, tuple(keeps))
     fast = {name: state[name].flatten(0, 2) for name in memory.names}

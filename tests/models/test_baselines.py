@@ -62,13 +62,30 @@ def test_every_model_learns_a_sample_by_heart(kind):
     made, asked = model(kind), episode(2, 1)
     optimizer = torch.optim.Adam(made.parameters(), 0.01)
     before = made.loss(asked).parts["read"]
-    for _ in range(20):
+    for _ in range(40):
         optimizer.zero_grad()
         outcome = made.loss(asked)
         outcome.loss.backward()
         torch.nn.utils.clip_grad_norm_(made.parameters(), 1.0)  # without, the end depends on last digits
         optimizer.step()
     assert outcome.parts["read"] < 0.3 * before
+
+
+@pytest.mark.parametrize(
+    "kind, options, line",
+    [
+        ("tokens", {"gate": True}, "gate must be False for memory=tokens, got True: rmt4 have it"),
+        ("rmt", {"replay": 0.5}, "replay must be 0.0 for memory=rmt, got 0.5: rmt4 have it"),
+        ("rmt", {"steps": 5}, "steps must be 2 for memory=rmt, got 5: tokens, neural, mlp, rmt4 have it"),
+        ("mlp", {"separator": None, "segment_size": 8}, "segment_size must be None for memory=mlp, got 8: rmt, rmt4"),
+        ("neural", {"truncate": 2}, "truncate must be None for memory=neural, got 2: rmt, rmt4 have it"),
+        ("none", {"rule": "adam"}, "rule must be sgd for memory=none, got adam"),
+        ("tokens", {"memory_hidden": 8}, "memory_hidden must be None for memory=tokens, got 8: mlp have it"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(kind, options, line):
+    with pytest.raises(ValueError, match=f"^{line}"):
+        model(kind, **options)
 
 
 def test_the_full_context_is_one_plain_sequence():

@@ -239,6 +239,16 @@ def test_steps_are_as_asked_or_as_configured_where_there_are_steps():
         armt.write(armt.start(2), asked.context, steps=2)
 
 
+@exact
+@every
+def test_losses_are_the_same_however_many_logits_are_made_at_once(kind, monkeypatch):
+    made, context = model(kind), TASK.sample(3).context
+    _, whole = made.write(made.start(3), context)
+    monkeypatch.setattr("ttmem.models.layered.AT_ONCE", 1)
+    _, parts = made.write(made.start(3), context)
+    assert len(whole.loss) > 1 and torch.equal(whole.loss, parts.loss)
+
+
 @every
 def test_memories_stay_wide_in_short_floats_and_in_autocast(kind):
     made, asked = model(kind), TASK.sample(3)

@@ -40,7 +40,7 @@ def test_a_bad_config_is_refused_by_the_name_of_its_field(field, value):
     [
         ({"vocab": 10, "pad": 11, "separator": 9}, "pad must be < 10, got 11"),
         ({"pad": -1}, "pad must be >= 0, got -1"),
-        ({"separator": 700}, "separator must be < 70, got 700"),
+        ({"separator": 700}, "separator must be < vocab = 70, got 700: give the task's, or None and a segment_size"),
         ({"separator": -1}, "separator must be >= 0, got -1"),
         ({"separator": 0}, "separator must be another id than pad = 0, got 0"),
     ],

@@ -1,6 +1,7 @@
 """A state, a context or a question that does not fit is refused in one line; an empty one changes nothing."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -54,6 +55,53 @@ def test_a_state_of_another_kind_is_refused(kind):
     own, asked = made(kind), episode(2, 2)
     with pytest.raises(ValueError, match=r"state must hold .*, as start and write give it, got other$"):
         own.write(State({"other": torch.zeros(2, 3)}), asked.context)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind not in ("full", "none")])
+def test_a_state_of_another_model_of_its_kind_is_refused(kind):
+    asked = episode(2, 2)
+    own, other = made(kind), made(kind, dim=16)
+    state = other.start(2)
+    for answer in (lambda: own.write(state, asked.context), lambda: own.read(state, asked.query, asked.target)):
+        with pytest.raises(ValueError, match=r"^state must hold \w+ of \(.*\) in each row, as start gives it, got \("):
+            answer()
+
+
+@pytest.mark.parametrize("kind", layered.KINDS)
+@pytest.mark.parametrize("layers", [1, 3])
+def test_no_layer_of_a_state_is_left_out(kind, layers):
+    asked, state = episode(2, 2), made(kind, layers=layers).start(2)
+    with pytest.raises(ValueError, match=rf"^state must hold .* of \(2, .*, got \({layers}, "):
+        made(kind).read(state, asked.query, asked.target)
+
+
+@each
+def test_ids_may_be_of_32_bits(kind):
+    own, asked = made(kind), episode(2, 2)
+    short = [part.int() for part in (asked.context, asked.query, asked.target)]
+    wanted, state = (own.write(own.start(2), context)[0] for context in (asked.context, short[0]))
+    torch.testing.assert_close(own.read(state, *short[1:]), own.read(wanted, asked.query, asked.target))
+
+
+@each
+def test_a_memory_of_float32_is_read_and_written_on_in_float64(kind):
+    asked = episode(2, 2)
+    own, state = written(kind, asked)
+    state, _ = own.double().write(state, asked.context)
+    assert own.read(state, asked.query, asked.target).isfinite().all()
+
+
+@each
+def test_contexts_of_no_tokens_cost_what_the_questions_do(kind):
+    own, asked = made(kind), episode(2, 2)
+    outcome = own.loss(replace(asked, context=asked.context[:, :0]))
+    assert outcome.loss.isfinite()
+    outcome.loss.backward()
+
+
+def test_answers_of_no_tokens_cost_nothing():
+    own, asked = made("none"), episode(2, 2)
+    assert own.loss(replace(asked, target=torch.zeros_like(asked.target))).loss == 0
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ALL if kind != "full"])  # which has its context before a question

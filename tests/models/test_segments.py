@@ -49,6 +49,33 @@ def test_a_separator_closes_its_segment_and_what_follows_the_last_is_one_too():
     assert cut(row, 0, separator=END).tolist() == [[[1, END], [END, 0], [2, 3]]]
 
 
+@pytest.mark.parametrize("how", [{"separator": END}, {"size": 2}], ids=str)
+def test_padding_before_and_between_tokens_is_left_out(how):
+    row = torch.tensor([[0, 0, 1, END, 0, 2, 3, END, 4]])
+    assert torch.equal(cut(row, 0, **how), cut(row[row != 0][None], 0, **how))
+
+
+def test_a_segment_has_a_token():
+    with pytest.raises(ValueError, match="segment_size must be a whole number >= 1, got 0"):
+        model("rmt4", separator=None, segment_size=0)
+
+
+@pytest.mark.parametrize(
+    "separator, line",
+    [
+        (7, "separator must be < vocab = 7, got 7: give the task's, or None and a segment_size"),
+        (-1, "separator must be >= 0, got -1"),
+        (0, "separator must be another id than pad = 0, got 0"),
+    ],
+)
+def test_a_separator_is_an_id(separator, line):
+    for kind in ("rmt", "rmt4"):
+        with pytest.raises(ValueError) as caught:
+            model(kind, separator=separator)
+        assert str(caught.value) == line
+    model("tokens", separator=separator)  # which has no segments
+
+
 @pytest.mark.parametrize("said", [{}, {"separator": 1, "size": 2}])
 def test_a_cut_needs_one_of_separator_and_size(said):
     with pytest.raises(ValueError, match="give either separator or segment_size"):

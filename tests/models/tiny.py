@@ -10,7 +10,7 @@ from ttmem.models import ModelConfig, Transformer, TransformerConfig, build
 from ttmem.tasks import Episode
 
 VOCAB = 7
-SMALL = ModelConfig(vocab=VOCAB, dim=8, layers=2, heads=2, hidden=8, slots=3, lr=0.5, memory_lr=0.1)
+SMALL = ModelConfig(vocab=VOCAB, dim=8, layers=2, heads=2, hidden=8, slots=3, lr=0.5, memory_lr=0.1, separator=6)
 
 SHAPE = {"vocab": 7, "dim": 8, "layers": 3, "heads": 2, "hidden": 8}
 LEARNED = {"addresses": "learned", "slots": 3}

@@ -13,7 +13,8 @@ from ttmem.tasks.babi import END, FIRST_BUCKET, SEPARATOR, read_babi
 
 def test_tokens_mean_the_same_everywhere():
     task = BabiLong("qa1", 0)
-    assert (task.vocab, task.pad, task.separator) == (1058, 0, 1)
+    assert (task.vocab, task.pad, task.separator) == (1058, 0, None)
+    assert BabiLong("qa1", 1024, segment=64).separator == 1
     assert task.encode("Where is Mary? <end>") == [56, 28, 34, 5, 3, *babi.encode("end"), 3]
     dont = FIRST_BUCKET + crc32(b"don't") % 1000
     assert task.encode("JOHN, don’t; don't _well-known_ 42") == [30, 6, dont, 3, dont, *babi.encode("well-known 42")]

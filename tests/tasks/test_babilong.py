@@ -210,6 +210,7 @@ def test_books_that_are_missing_or_too_short_are_named(folder):
         (lambda: BabiLong("qa1", 0).sample(1, queries=5), "queries must be between 1 and the 4 of qa1, got 5"),
         (lambda: BabiLong("qa1", 0).sample(1, queries=0), "queries must be between 1 and the 4 of qa1, got 0"),
         (lambda: BabiLong("qa2", 0).sample(1, queries=2), "queries must be between 1 and the 1 of qa2, got 2"),
+        (lambda: BabiLong.from_name("babilong:qa1:99999k"), "length must be <= 16,777,216 tokens, got 102,398,976"),
         (lambda: BabiLong("qa1", 0).sample(-1), "batch must be >= 0, got -1"),
         (lambda: BabiLong("qa1", 0).decode([3, VOCAB]), "id must be between 0 and 1057, got 1058"),
     ],
@@ -255,5 +256,5 @@ def test_data_do_not_limit_training(folder):
     start = time.process_time()
     for index in range(50):
         task.sample(16, index=index)
-    assert len(task.sample(0)) == 0
+    assert len(task.sample(0)) == len(made(folder, 0).sample(0)) == 0
     assert 50 * 16 / (time.process_time() - start) > 2_000

@@ -1,9 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from training.short import EASY, TARGET, experiment
-from ttmem.models import LayeredConfig, ModelConfig, preset
+from ttmem.evals.fit import check_fit
+from ttmem.models import LayeredConfig, ModelConfig, build, preset
+from ttmem.tasks import make_task
 from ttmem.training import Experiment, Stage, load_experiment, override
 from ttmem.training.experiment import differences
 
@@ -112,6 +115,30 @@ def test_differences_name_the_path_and_both_values():
     assert differences({"a": [{"b": 1}], "c": 2}, {"a": [{"b": 3}], "c": 2}) == ["a.0.b: 1 -> 3"]
     assert differences({"a": [1]}, {"a": [1, 2]}) == ["a: [1] -> [1, 2]"]
     assert differences({"a": 1}, {"b": 1}) == ["a: 1 -> None", "b: None -> 1"]
+
+
+@pytest.mark.parametrize(
+    "task, line",
+    [
+        ("needle:passkey:128", "69: it has none: give None, and a segment_size"),
+        ("babilong:qa1:1k", "69: it has none: give None, and a segment_size"),
+        ("babilong:qa1:1k:s64", "69: give 1"),
+    ],
+)
+def test_segments_end_where_the_task_ends_them(task, line):
+    made = make_task(task)
+    config = LayeredConfig("armt", vocab=made.vocab, pad=made.pad)
+    line = f"model.separator must be what ends a segment of {task}, got {line}"
+    with pytest.raises(ValueError, match=line):
+        Experiment("x", task, config)
+    with pytest.raises(ValueError, match=line):
+        check_fit(build(config), made)
+    fit = {"separator": made.separator, "segment_size": None if made.separator else 64}
+    Experiment("x", task, replace(config, **fit))
+
+
+def test_a_memory_without_segments_has_no_separator_to_fit():
+    Experiment("x", "babilong:qa1:1k", ModelConfig(vocab=1058))
 
 
 @pytest.mark.parametrize("order", [1, -1])

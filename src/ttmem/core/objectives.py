@@ -26,7 +26,7 @@ def token_loss(
     GradMem (arXiv 2603.13875), the write loss.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+    nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten().long(), reduction="none").view(targets.shape)
     nats = nats if weight is None else nats * weight
     return (nats * mask).sum(1) / mask.sum(1).clamp(min=1)
 

@@ -12,6 +12,17 @@ def check_fit(model: Any, task: Task) -> None:
         raise ValueError(f"model.vocab must be the {task.vocab} ids of {task.name}, got {ids}: take another task")
     if pad not in (None, wanted):
         raise ValueError(f"model.pad must be {wanted}, the padding of {task.name}, got {pad}: take another task")
+    check_segments(getattr(model, "config", None), task)
+
+
+def check_segments(config: Any, task: Task) -> None:
+    """Raise ValueError where a model's segments end at an id with which the task ends none; a task that does not say
+    with which passes."""
+    own = config.separator if getattr(config, "carried", False) else None
+    wanted = getattr(task, "separator", own)
+    if own is not None and own != wanted:
+        mend = f"give {wanted}" if wanted is not None else "it has none: give None, and a segment_size"
+        raise ValueError(f"model.separator must be what ends a segment of {task.name}, got {own}: {mend}")
 
 
 def vocab_of(model: Any) -> int | None:

@@ -88,7 +88,11 @@ class AssociativeMatrix:
 
     def write(self, weights: Tree, state: Tree, tokens: Float[Tensor, "g b m d"], active: Bool[Tensor, "g b"]) -> Tree:
         """The memory behind a segment, of what its memory tokens became; rows not active keep theirs as it is."""
-        tokens = rms_norm(tokens, weights["norm_write"])
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self.written(weights, state, rms_norm(tokens, weights["norm_write"]), active)
+
+    def written(self, weights: Tree, state: Tree, tokens: Tensor, active: Tensor) -> Tree:
+        """The memory behind normed memory tokens."""
         phi, value = self.phi(linear(tokens, weights["memory_k"])), wide(linear(tokens, weights["memory_v"]))
         here = active[..., None, None].to(phi.dtype)
         beta = wide(linear(tokens, weights["memory_rate"])).sigmoid() * here
@@ -101,8 +105,9 @@ class AssociativeMatrix:
 
     def recall(self, state: Tree, phi: Float[Tensor, "g b t f"]) -> tuple[Tensor, Tensor]:
         """`A phi / (z . phi + eps)`, and `z . phi`."""
-        seen = phi @ state["z"][..., None]
-        return (phi @ state["a"]) / (seen + EPS), seen
+        with torch.autocast(phi.device.type, enabled=False):
+            seen = phi @ state["z"][..., None]
+            return (phi @ state["a"]) / (seen + EPS), seen
 
     def phi(self, x: Float[Tensor, "g b t e"]) -> Float[Tensor, "g b t f"]:
         """Features, at least in float32."""
@@ -124,16 +129,21 @@ class LayerNetwork:
         grad = d/dM  sum_t theta_t ||M(k_t) - target_t||^2              all tokens of the segment at the same M
         S <- eta S - grad,    M <- (1 - alpha) M + S                    `steps` times
 
-    theta_t = w_t / max(1, c_t) / 2 with w_t in (0, 1) from the token, and c_t what the segment writes at its key:
+    theta_t = w_t / max(1, c_t) / 2, with `damped` (1 - eta) times that; w_t in (0, 1) is from the token, and c_t what
+    the segment writes at its key:
 
         bound sum       c_t = sum_j w_j                 all tokens share one step; only sums over tokens are made
         bound overlap   c_t = sum_j w_j |k_t . k_j|     tokens whose keys are unlike get a step each; makes (t, t)
 
-    With |k| = 1 neither lets a linear memory overshoot, whatever the w and however long the segment: its error, each
-    token's weighed by theta_t, falls (a Jacobi step: the rows of diag(1/c) |K K^T| diag(w) sum to 1 at most, so no
-    eigenvalue of K K^T diag(theta) is above 1/2). eta and alpha come from the mean over the segment. The gradient is
-    the chunk-wise engine's (`core.network.surprises`), the step one of `core.rules`; without momentum it is
-    `core.chunkwise` with the segment as its chunk (tests).
+    With |k| = 1 neither lets a step of a linear memory overshoot, whatever the w and however long the segment: its
+    error, each token's weighed by theta_t, falls (a Jacobi step: the rows of diag(1/c) |K K^T| diag(w) sum to 1 at
+    most, so no eigenvalue of K K^T diag(theta) is above 1/2). Momentum goes on after the step, in all 1 / (1 - eta)
+    times as far: a pair that comes back after others is overshot from eta = .5 on, and its error grows without bound.
+    `damped` takes that into the step, so that it goes as far as one without momentum.
+
+    eta and alpha come from the mean over the segment. The gradient is the chunk-wise engine's
+    (`core.network.surprises`), the step one of `core.rules`; without momentum it is `core.chunkwise` with the segment
+    as its chunk (tests).
 
     Args:
         dim: width of the layer; heads: memories side by side.
@@ -144,6 +154,7 @@ class LayerNetwork:
         momentum: whether past surprise carries on; clip: largest norm of one token's surprise in one matrix;
             None: any.
         bound: sum or overlap, as above; overlap speaks of a linear memory.
+        damped: whether theta has the factor 1 - eta, as above.
     """
 
     dim: int
@@ -156,6 +167,7 @@ class LayerNetwork:
     momentum: bool = True
     clip: float | None = 10.0
     bound: str = "sum"
+    damped: bool = False
 
     @property
     def widths(self) -> list[int]:
@@ -198,7 +210,8 @@ class LayerNetwork:
         g, batch = state["w1"].shape[:2]
         q = self.project(weights, seen, "q")
         rows = rearrange(F.normalize(q, dim=-1), "g (b q) t h e -> (g b h) (q t) e", b=batch)
-        said = read({name: state[name].flatten(0, 2) for name in self.names}, rows)
+        with torch.autocast(rows.device.type, enabled=False):
+            said = read({name: state[name].flatten(0, 2) for name in self.names}, rows)
         # eps: a memory that says nothing, as before its first write, must not have gradients without bound
         said = F.rms_norm(said, said.shape[-1:], eps=1e-4).to(seen.dtype)
         said = rearrange(said, "(g b h) (q t) e -> g (b q) t (h e)", g=g, b=batch, t=seen.shape[2])
@@ -211,10 +224,12 @@ class LayerNetwork:
         """The memory behind a segment, of which the tokens that are `real` count; a row without any keeps its own."""
         with torch.autocast(done.x.device.type, enabled=False):
             k, v = self.associations(weights, done)
-            weight, rates = self.rates(weights, done.seen, real)
+            weight, momentum, forget = self.rates(weights, done.seen, real)
+            theta = self.theta(weight, k) * (1 - momentum if self.damped else 1)
+            rates = Rates(1.0, self.by_name(momentum), self.by_name(forget))
             step = step_along(self.gradient, RULES[self.momentum], lambda step, data: rates)
             times = self.steps if steps is None else steps
-            written, _ = fold(step, self.rows(state), [(k, v, self.theta(weight, k))] * times)
+            written, _ = fold(step, self.rows(state), [(k, v, theta)] * times)
         past = {f"s{name[1:]}": s for name, s in written.velocity[0].items()} if self.momentum else {}
         leaves = written.fast | past
         active = rearrange(real.any(-1), "g b -> g b 1 1 1")
@@ -258,14 +273,17 @@ class LayerNetwork:
         x = causal_conv(x, weights[f"conv_{part}"]) if self.conv else x
         return rearrange(wide(F.silu(x)), "g r t (n e) -> g r t n e", e=self.dim // self.heads)
 
-    def rates(self, weights: Tree, seen: Float[Tensor, "g b t d"], real: Bool[Tensor, "g b t"]) -> tuple[Tensor, Rates]:
-        """w of every token, row and matrix, and momentum and forgetting of the step."""
+    def rates(
+        self, weights: Tree, seen: Float[Tensor, "g b t d"], real: Bool[Tensor, "g b t"]
+    ) -> tuple[Float[Tensor, "n t l"], Float[Tensor, "n 1 l"], Float[Tensor, "n 1 l"]]:
+        """w of every token, row and matrix, and of every row and matrix the momentum and forgetting of the step."""
         said = wide(linear(seen, weights["memory_rates"]) + weights["memory_bias"][:, None, None])
         here = repeat(real, "g b t -> (g b h) t 1", h=self.heads).to(said.dtype)
         said = rearrange(said, "g b t (h n) -> (g b h) t n", h=self.heads)
         weight, *means = said.split(self.depth, dim=-1)
-        means = [(mean * here).sum(1, keepdim=True) / here.sum(1, keepdim=True).clamp_min(1) for mean in means]
-        return weight.sigmoid() * here, Rates(1.0, self.by_name(means[0].sigmoid()), self.by_name(means[-1].sigmoid()))
+        count = here.sum(1, keepdim=True).clamp_min(1)
+        *momentum, forget = [((mean * here).sum(1, keepdim=True) / count).sigmoid() for mean in means]
+        return weight.sigmoid() * here, momentum[0] if momentum else torch.zeros_like(forget), forget
 
     def theta(self, weight: Float[Tensor, "n t l"], k: Float[Tensor, "n t e"]) -> Float[Tensor, "n t l"]:
         """The step of every token and matrix, of the weights w and the keys."""

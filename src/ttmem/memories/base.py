@@ -58,10 +58,10 @@ class Memory(nn.Module):
         return {"mem": repeat(wide(self.init["mem"]), "m d -> b m d", b=batch)}
 
     def open(self, kept: Tree) -> Tree:
-        """All fast weights of a write: the kept tokens, and fresh copies of the initial values of the rest."""
+        """All fast weights of a write: the kept tokens, and fresh copies of the initial values of the rest; one type."""
         batch = len(kept["mem"])
         rest = {n: wide(w).expand(batch, *w.shape) for n, w in self.init.items() if n != "mem"}
-        return {"mem": kept["mem"]} | rest
+        return {"mem": kept["mem"].to(wide(self.init["mem"]).dtype)} | rest
 
     def tokens(self, fast: Tree, source: Source) -> Float[Tensor, "b m d"]:
         """The memory tokens the backbone reads while `source` is being written."""

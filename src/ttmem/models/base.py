@@ -1,6 +1,6 @@
 """What the rest of the package knows of a model: four methods, and of a backbone: three."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -101,20 +101,26 @@ def join(query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"], pad: int) ->
     return Joined(row.gather(1, order), first + torch.arange(target.shape[1], device=row.device))
 
 
-def of_rows(state: State, rows: int, names: Collection[str] = ("mem",)) -> State:
-    """The state, fit for autograd; ValueError unless it is one of this kind of model and has so many rows, one or more.
+def of_rows(state: State, rows: int, like: Mapping[str, Tensor | None]) -> State:
+    """The state, fit for autograd; ValueError unless it is as `like`, a state of this model (None: of any width), and
+    has so many rows, one or more.
 
-    Several questions share a memory, and a memory of another batch would pass as theirs.
+    Several questions share a memory, and a memory of another batch, or of a smaller model, would pass as theirs.
     """
     if rows < 1:
         raise ValueError("context and query must have a row, got an empty batch")
     held = set(getattr(state, "fast", ()))
-    if held != set(names):
+    if held != set(like):
         found = ", ".join(sorted(held)) or type(state).__name__
-        raise ValueError(f"state must hold {', '.join(sorted(names))}, as start and write give it, got {found}")
+        raise ValueError(f"state must hold {', '.join(sorted(like))}, as start and write give it, got {found}")
     batch = {len(leaf) for leaf in state.fast.values()}
     if batch != {rows}:
         raise ValueError(f"state must be of a batch of {rows}, got one of {', '.join(map(str, sorted(batch)))}")
+    for name, leaf in state.fast.items():
+        own, shape = like[name], tuple(leaf.shape[1:])
+        if own is not None and own.shape[1:] != shape:
+            asked = tuple(own.shape[1:])
+            raise ValueError(f"state must hold {name} of {asked} in each row, as start gives it, got {shape}")
     return usable(state)
 
 
@@ -145,7 +151,7 @@ def score(logits: Float[Tensor, "b q y v"], episode: Episode) -> Outcome:
     kept = target != episode.pad
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     nats = F.cross_entropy(wide.flatten(0, 2), target.flatten(), reduction="none").view(target.shape)
-    read = (nats * kept).sum() / kept.sum()
+    read = (nats * kept).sum() / kept.sum().clamp(min=1)
     right = logits.argmax(-1) == target
     return Outcome(read, {"read": read.detach()}, (right | ~episode.answer).all(-1), right)
 

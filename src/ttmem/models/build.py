@@ -1,7 +1,7 @@
 """From one flat config to a model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -17,11 +17,26 @@ from .meta_memory import MetaMemory
 from .prmt4 import PRMT4
 from .rmt import RMT
 from .rmt4 import RMT4, CarryConfig
+from .segments import check_separator
 from .titans import Titans
 from .titans_config import TitansConfig
 from .transformer import Transformer, TransformerConfig
 
 CARRIED, BARE = ("rmt", "rmt4"), ("none", "full")
+STEPS = ("tokens", "neural", "mlp", "rmt4")
+"""Memories that are written by gradient steps."""
+FOR = {
+    "steps": STEPS,
+    "rule": STEPS,
+    "weigh": STEPS,
+    "replay": ("rmt4",),
+    "gate": ("rmt4",),
+    "truncate": CARRIED,
+    "segment_size": CARRIED,
+    "memory_output": ("neural",),
+    "memory_hidden": ("mlp",),
+}
+"""Options that only these memories have: set for another one, they would change nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +65,20 @@ class ModelConfig(CarryConfig, TransformerConfig):
             raise ValueError(
                 f"addresses must be content for memory={self.memory}, which has no memory tokens to look for"
             )
-        if self.truncate is not None and self.memory not in CARRIED:
-            raise ValueError(f"truncate must be None for memory={self.memory}, which has no segments: {CARRIED} have")
+        said = {field.name: field.default for field in fields(self) if getattr(self, field.name) != field.default}
+        for name, default in said.items():
+            if self.memory not in FOR.get(name, (self.memory,)):
+                others = ", ".join(FOR[name])
+                raise ValueError(
+                    f"{name} must be {default} for memory={self.memory}, got {getattr(self, name)}: {others} have it"
+                )
+        if self.carried:
+            check_separator(self)
+
+    @property
+    def carried(self) -> bool:
+        """Whether the memory is written segment by segment."""
+        return self.memory in CARRIED
 
 
 def tokens(config: ModelConfig) -> nn.Module:

@@ -34,7 +34,7 @@ class ForwardMemory(nn.Module):
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
         """One forward pass, a row of padding keeps its memory; there is no loss to report, and no `steps` but 1."""
         once(steps)
-        old = of_rows(state, len(context)).fast["mem"]
+        old = of_rows(state, len(context), self.start(1).fast).fast["mem"]
         length, slots = (context != self.pad).sum(1), self.memory.slots
         place = length[:, None] + torch.arange(slots, device=context.device)
         index = place[..., None].expand(-1, -1, self.backbone.dim)
@@ -48,7 +48,7 @@ class ForwardMemory(nn.Module):
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Tensor:
         """Logits `(b, q, y, vocab)` of every target token from the memory and the query."""
-        memory = of_rows(state, len(query)).fast["mem"]
+        memory = of_rows(state, len(query), self.start(1).fast).fast["mem"]
         return answer_logits(self.backbone, memory, join(query, target, self.pad), len(query))
 
     def loss(self, episode: Episode) -> Outcome:

@@ -32,7 +32,7 @@ class FullContext(nn.Module):
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
         """Keep the context's ids; no `steps` but 1."""
         once(steps)
-        state = of_rows(state, len(context), {"context"})
+        state = of_rows(state, len(context), {"context": None})
         new = context if self.reads else context[:, :0]
         kept = torch.cat([state.fast["context"].to(context), new], dim=1)
         nothing = torch.zeros(0, len(context), device=context.device)
@@ -45,7 +45,7 @@ class FullContext(nn.Module):
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Tensor:
         """Logits `(b, q, y, vocab)` of every target token from the whole context and the query."""
-        state = of_rows(state, len(query), {"context"})
+        state = of_rows(state, len(query), {"context": None})
         seen = repeat(state.fast["context"].to(query), "b t -> b q t", q=query.shape[1])
         joined = join(torch.cat([seen, query], dim=-1), target, self.pad)
         return answer_logits(self.backbone, None, joined, len(query))

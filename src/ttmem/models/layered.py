@@ -17,12 +17,16 @@ from torch import Tensor, nn
 from ..core.schedule import FOLDS, Grid, Stack, fold_sequential
 from ..core.state import Log, State, Tree, map_state
 from ..memories.base import wide
+from ..memories.handover import adopted
 from ..nn.conv import causal_conv
 from ..nn.layers import RMSNorm
 from ..nn.stacked import attention, linear, rms_norm, swiglu
 from .base import Episode, Outcome, join, of_rows, score
 from .layered_config import LayeredConfig
 from .segments import begun, cut, parted
+
+AT_ONCE = 2**12
+"""Tokens of a context whose logits are made at once."""
 
 
 class Layered(nn.Module):
@@ -88,21 +92,31 @@ class Layered(nn.Module):
         self, state: State, context: Int[Tensor, "b t"], steps: int | None = None
     ) -> tuple[State, Float[Tensor, "s b _ d"], Int[Tensor, "s b l"]]:
         """The state behind a context, what the last layer gives for each segment, and its ids: what costs no logits."""
-        config, state = self.config, of_rows(state, len(context), set(self.start(1).fast))
+        config, state = self.config, self.own(state, len(context))
         ids = rearrange(cut(context, config.pad, config.separator, config.segment_size), "b s t -> s b t")
         grid = self.grid(self.embedding(ids), (ids != config.pad).sum(-1))
         tops, fast = FOLDS[config.schedule](self.stack(steps), flipped(state.fast), grid)
         return State(flipped(fast), (), state.step + len(ids)), tops, ids
 
+    def own(self, state: State, rows: int) -> State:
+        """A state of this model and so many rows, in the type that its weights compute with."""
+        state = of_rows(state, rows, self.start(1).fast)
+        return state._replace(fast=adopted(state.fast, wide(self.embedding.weight).dtype))
+
     def nats(
         self, tops: Float[Tensor, "s b _ d"], ids: Int[Tensor, "s b l"]
     ) -> tuple[Float[Tensor, "s b"], Int[Tensor, "s b"]]:
-        """Each segment's mean nats per token, and how many tokens that is the mean of."""
-        told = ids[..., 1:] != self.config.pad
-        logits = self.logits(tops[:, :, : ids.shape[2] - 1])
-        nats = F.cross_entropy(wide(logits).flatten(0, 2), ids[..., 1:].flatten(), reduction="none")
+        """Each segment's mean nats per token, and how many tokens that is the mean of.
+
+        Logits of a few segments at a time: those of a long context would take more memory than all the rest.
+        """
+        targets, tops = ids[..., 1:].long(), tops[:, :, : ids.shape[2] - 1]
+        told = targets != self.config.pad
+        size = max(AT_ONCE // max(targets[0].numel(), 1), 1)
+        parts = zip(tops.split(size), targets.split(size), strict=True)
+        nats = torch.cat([each_nats(self.logits(x), y) for x, y in parts])
         count = told.sum(-1)
-        return (nats.view(told.shape) * told).sum(-1) / count.clamp(min=1), count
+        return (nats * told).sum(-1) / count.clamp(min=1), count
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         """Next-token logits of what the last layer gives."""
@@ -110,7 +124,7 @@ class Layered(nn.Module):
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y v"]:
         """Logits of the target's tokens: each question is a segment of its own, which writes nothing."""
-        state = of_rows(state, len(query), set(self.start(1).fast))
+        state = self.own(state, len(query))
         joined = join(query, target, self.config.pad)
         ids = joined.ids[:, :-1]
         grid = Grid(self.embedding(ids)[None], (ids != self.config.pad).sum(1)[None])
@@ -140,6 +154,12 @@ class Layered(nn.Module):
         return self.behind(begun(self.start, self.behind, early, config.pad), late)
 
     forward = loss
+
+
+def each_nats(logits: Float[Tensor, "*b v"], targets: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """What each target costs, in nats."""
+    logits = wide(logits).flatten(0, -2)
+    return F.cross_entropy(logits, targets.flatten(), reduction="none").view(targets.shape)
 
 
 def block_weights(config: LayeredConfig) -> Tree:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from math import ceil
+from typing import ClassVar
 
 from ..checks import at_least, below, one_of
 from ..core.schedule import FOLDS
 from ..memories.associative import BOUNDS, TARGETS, AssociativeMatrix, LayerNetwork
-from .segments import check_cut, check_truncate
+from .segments import check_cut, check_separator, check_truncate
 
 LAYERED = ("armt", "prmt4")
 _CHOICES = {"architecture": LAYERED, "schedule": tuple(FOLDS), "target": TARGETS, "bound": BOUNDS}
@@ -25,7 +26,6 @@ _LEAST = {
     "memory_expansion": 1,
     "steps": 1,
     "context_loss": 0,
-    "separator": 0,
     "pad": 0,
 }
 
@@ -48,7 +48,9 @@ class LayeredConfig:
         target: prmt4: what a memory answers to a token's key: value (a projection of the layer's input), hidden (the
             layer's output), residual (output - input).
         momentum: prmt4: whether past surprise carries on.
-        bound: prmt4: what keeps a write from overshooting: sum (a segment's tokens share one step) or overlap (tokens
+        damped: prmt4: a step is shorter by what its momentum adds later; without, learned momentum above .5 may let the
+            memory overshoot further and further.
+        bound: prmt4: what keeps a step from overshooting: sum (a segment's tokens share one step) or overlap (tokens
             with unlike keys get a step each, for a matrix of tokens x tokens; for memories of depth 1).
         separator: the id that closes a segment and belongs to it (69: `|` of associative retrieval); None: none does,
             and segments have `segment_size` tokens.
@@ -80,6 +82,7 @@ class LayeredConfig:
     target: str = "value"
     momentum: bool = True
     bound: str = "sum"
+    damped: bool = False
     separator: int | None = 69
     segment_size: int | None = None
     truncate: int | None = None
@@ -98,9 +101,10 @@ class LayeredConfig:
             raise ValueError(f"dim must be a multiple of memory_heads = {self.memory_heads}, got {self.dim}")
         check_cut(self.separator, self.segment_size)
         check_truncate(self)
-        below(self, {"separator": self.vocab, "pad": self.vocab})
-        if self.separator == self.pad:
-            raise ValueError(f"separator must be another id than pad = {self.pad}, got {self.separator}")
+        below(self, {"pad": self.vocab})
+        check_separator(self)
+
+    carried: ClassVar[bool] = True  # from segment to segment
 
     @property
     def hidden_size(self) -> int:
@@ -125,5 +129,6 @@ class LayeredConfig:
             conv=self.conv,
             momentum=self.momentum,
             bound=self.bound,
-            clip=10.0 if self.memory_depth > 1 else None,  # a linear memory cannot overshoot
+            damped=self.damped,
+            clip=10.0 if self.memory_depth > 1 else None,  # a step of a linear memory cannot overshoot
         )

@@ -127,8 +127,8 @@ class MetaMemory(nn.Module):
         """
         steps, rule = self.config.steps if steps is None else steps, self.config.make_rule()
         not_negative(steps=steps)
-        state = of_rows(state, len(context))
-        context = context if context.shape[1] else F.pad(context, (0, 1), value=self.pad)
+        state = of_rows(state, len(context), self.start(1).fast)
+        context = self.filled(context)
         sources = self.sources(context, steps)
         step = scheduled_step(self.objective(state), rule, self.rates, self.config.meta_gradient, steps)
         opened = begin(rule, self.memory.open(state.fast))
@@ -139,6 +139,10 @@ class MetaMemory(nn.Module):
         tokens = torch.where(told, self.memory.tokens(written.fast, source), state.fast["mem"])
         kept = State({"mem": tokens}, (), state.step + 1)
         return (detach(kept) if self.config.meta_gradient == "none" else kept), log
+
+    def filled(self, context: Int[Tensor, "r t"]) -> Int[Tensor, "r _"]:
+        """The context, at least one token wide."""
+        return context if context.shape[1] else F.pad(context, (0, 1), value=self.pad)
 
     def objective(self, before: State) -> Objective:
         """What a write of `(context, source)` makes smaller; `before` is the memory it begins with."""
@@ -177,7 +181,7 @@ class MetaMemory(nn.Module):
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y v"]:
         """Logits of every target token, given the memory, the query and the target tokens before it."""
-        memory = self.project(of_rows(state, len(query)).fast["mem"])
+        memory = self.project(of_rows(state, len(query), self.start(1).fast).fast["mem"])
         return answer_logits(self.backbone, memory, join(query, target, self.pad), len(query))
 
     def loss(self, episode: Episode) -> Outcome:
@@ -203,6 +207,7 @@ class MetaMemory(nn.Module):
     def remains(self, state: State, context: Int[Tensor, "r t"]) -> Float[Tensor, "r"]:
         """The write loss of each context at the written memory, as the last step weighs it; these weights are taken as
         given, or the outer loop would make it small by making them so."""
+        context = self.filled(context)
         source = self.sources(context, self.config.steps)[-1]
         source = source if source.weight is None else source._replace(weight=source.weight.detach())
         return self.reconstruction(state.fast["mem"], context, source)

@@ -36,7 +36,7 @@ class SegmentConfig:
 def cut(
     ids: Int[Tensor, "b t"], pad: int, separator: int | None = None, size: int | None = None
 ) -> Int[Tensor, "b s l"]:
-    """Right-padded rows as segments, each right-padded: cut behind every `separator`, or every `size` tokens.
+    """Rows as segments, each right-padded: cut behind every `separator`, or every `size` tokens; padding is left out.
 
     A separator closes its segment and belongs to it; tokens behind the last one are a segment as well. Rows with fewer
     segments than others have empty ones, all padding, at the end. There is always at least one.
@@ -50,6 +50,7 @@ def cut(
 
     Raises ValueError unless exactly one of `separator` and `size` is given.
     """
+    ids = aligned(ids, ids != pad, pad)  # a row that is padded on the left would begin with an empty segment
     segment, within = places(ids, separator, size)
     real = ids != pad
     count = [max(int(((x + 1) * real).amax()), 1) if x.numel() else 1 for x in (segment, within)]
@@ -146,9 +147,21 @@ def check_truncate(config: Any) -> None:
     at_least(config, {"truncate": 1})
 
 
+def check_separator(config: Any) -> None:
+    """Raise ValueError where `separator` is no id of the vocabulary, or padding."""
+    whole(config, ("separator",))
+    at_least(config, {"separator": 0})
+    if config.separator is not None and config.separator >= config.vocab:
+        mend = "give the task's, or None and a segment_size"
+        raise ValueError(f"separator must be < vocab = {config.vocab}, got {config.separator}: {mend}")
+    pad = getattr(config, "pad", 0)
+    if config.separator == pad:
+        raise ValueError(f"separator must be another id than pad = {pad}, got {config.separator}")
+
+
 def check_cut(separator: int | None, size: int | None) -> None:
     """Raise ValueError unless one of the two says where a segment ends."""
     if (separator is None) == (size is None):
         raise ValueError(f"give either separator or segment_size, the other None, got {separator} and {size}")
-    if size is not None and size < 1:
-        raise ValueError(f"segment_size must be >= 1, got {size}")
+    if size is not None and not (hasattr(size, "__index__") and size >= 1):
+        raise ValueError(f"segment_size must be a whole number >= 1, got {size}")

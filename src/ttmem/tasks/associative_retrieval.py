@@ -78,6 +78,7 @@ class AssociativeRetrieval:
 
     vocab: ClassVar[int] = characters.VOCAB
     pad: ClassVar[int] = PAD
+    separator: ClassVar[int] = BAR  # what ends a segment
 
     def __post_init__(self):
         at_least(self, _LEAST)

@@ -42,6 +42,7 @@ SHORTEST = 10  # tokens of a sentence of the books, as in the reference
 
 _NAME = re.compile(r"babilong:(qa\d+):(\d+)(k?)(?::s(\d+))?")
 _GAP = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"'”’)\]])\s+|\n\s*\n")
+_LONGEST = 2**24  # tokens: an evaluation draws 500 contexts at a time
 _AT_ONCE = 2**21  # tokens: what is needed besides the contexts themselves stays small at any length
 
 
@@ -100,12 +101,13 @@ class BabiLong:
 
     vocab: ClassVar[int] = VOCAB
     pad: ClassVar[int] = PAD
-    separator: ClassVar[int] = SEPARATOR
     persons: ClassVar[int] = 4  # of qa1
 
     def __post_init__(self):
         one_of(self, {"kind": tuple(KINDS)})
         at_least(self, {"length": 0, "segment": 1})
+        if self.length > _LONGEST:
+            raise ValueError(f"length must be <= {_LONGEST:,} tokens, got {self.length:,}")
 
     @classmethod
     def from_name(cls, name: str, data: str | Path | None = None) -> "BabiLong":
@@ -119,6 +121,11 @@ class BabiLong:
             raise ValueError(f"task name must look like babilong:qa1:0k, babilong:qa1:256 or ...:s128, got {name!r}")
         kind, length, thousands, segment = match.groups()
         return cls(kind, int(length) * (1024 if thousands else 1), int(segment) if segment else None, data)
+
+    @property
+    def separator(self) -> int | None:
+        """The id that ends a segment; None where nothing does."""
+        return SEPARATOR if self.segment else None
 
     @property
     def pairs(self) -> int:
@@ -241,7 +248,8 @@ def mix(
 
 def bare(stories: Stories) -> Int[Tensor, "b t"]:
     """Contexts of nothing but the facts."""
-    return stories.tokens[:, : int(stories.size.max())].long()
+    longest = int(stories.size.max()) if len(stories.size) else 0
+    return stories.tokens[:, :longest].long()
 
 
 def separated(context: Int[Tensor, "b t"], every: int) -> Int[Tensor, "b _"]:

@@ -96,6 +96,7 @@ class Needle:
 
     vocab: ClassVar[int] = Bytes().vocab
     pad: ClassVar[int] = Bytes().pad
+    separator: ClassVar[None] = None  # nothing ends a segment
     pairs: ClassVar[int] = 1  # questions that a context has
 
     def __post_init__(self):

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from ..evals.fit import check_segments
 from ..models import Config, ModelConfig, config_of
 from ..tasks import make_task
 from .config import TrainConfig
@@ -46,6 +47,7 @@ class Experiment:
         pad, own = getattr(task, "pad", 0), getattr(self.model, "pad", 0)
         if own != pad:
             raise ValueError(f"model.pad must be {pad}, the padding of {self.task}, got {own}")
+        check_segments(self.model, task)
 
     @property
     def curriculum(self) -> Curriculum:
