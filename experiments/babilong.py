@@ -143,4 +143,4 @@ def facts(kind: str) -> study.Study:
 STUDIES = {kind: facts(kind) for kind in ("qa1", "qa2", "qa4", "qa5")}
 
 if __name__ == "__main__":
-    study.main(STUDIES)
+    study.main(STUDIES, __doc__)

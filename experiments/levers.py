@@ -85,4 +85,4 @@ STUDIES = {
 }
 
 if __name__ == "__main__":
-    study.main(STUDIES)
+    study.main(STUDIES, __doc__)

@@ -130,9 +130,10 @@ def changed(config: Any) -> dict[str, Any]:
     return {name: asdict(value) if is_dataclass(value) else value for name, value in found.items()}
 
 
-def main(studies: dict[str, Study]) -> None:
-    """The command line of a study file."""
-    parser = argparse.ArgumentParser()
+def main(studies: Mapping[str, Study | Callable[[], Study]], told: str | None = None) -> None:
+    """The command line of a study file, `told` its docstring; what makes a study that needs data is called when that
+    one is asked for."""
+    parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", choices=list(studies), default=next(iter(studies)))
     parser.add_argument("--variants", nargs="*", default=None, help="default: all")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
@@ -140,10 +141,20 @@ def main(studies: dict[str, Study]) -> None:
     parser.add_argument("--table", action="store_true", help="train nothing; collect and draw")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    study = studies[asked.study]
+    study = made(studies[asked.study])
     for seed in [] if asked.table else asked.seeds:
         for variant in asked.variants or study.variants:
             study.run(variant, seed, asked.runs)
     rows = study.collect(asked.runs)
     if rows:
         study.draw(rows, HERE / f"{study.name}.png")
+
+
+def made(study: Study | Callable[[], Study]) -> Study:
+    """The study, or one line where its data are not there."""
+    try:
+        found = study if isinstance(study, Study) else study()
+        found.experiment(next(iter(found.variants)), 0)
+        return found
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(str(error)) from None

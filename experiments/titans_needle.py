@@ -35,9 +35,6 @@ OWN = {"mac 2000": {"steps": 2000}}
 LONGER = replace(TRAIN, steps=2000)
 """Seven digits among essays: after 1,000 steps MAL knows .73 of the numbers, and still rises."""
 WORDS = replace(TRAIN, steps=3000)
-NUMBERS = Stage("needle:number:128", threshold=0.5, max_steps=1200)
-"""On the way to words: without it MAC knew none of them after 1,440 steps (LOG.md)."""
-
 FIRST = Stage("needle:passkey:80:d1", threshold=0.8, max_steps=400)
 """One digit in a short text: the way off the plateau on which digits are guessed, where MAC stays longest."""
 
@@ -85,11 +82,17 @@ def needles(
     return study.Study(f"titans_needle_{kind}", task(kind), variants, train, measure(kind), draw, stages, own)
 
 
+def words() -> study.Study:
+    """Words, by way of numbers: without these MAC knew none of them after 1,440 steps (LOG.md)."""
+    numbers = Stage("needle:number:128", threshold=0.5, max_steps=1200)
+    return needles("word", VARIANTS, WORDS, (FIRST, numbers))
+
+
 STUDIES = {
     "passkey": needles("passkey", PASSKEY, TRAIN),
-    "number": needles("number", VARIANTS, LONGER),
-    "word": needles("word", VARIANTS, WORDS, (FIRST, NUMBERS)),
+    "number": lambda: needles("number", VARIANTS, LONGER),
+    "word": words,
 }
 
 if __name__ == "__main__":
-    study.main(STUDIES)
+    study.main(STUDIES, __doc__)

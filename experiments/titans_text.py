@@ -181,13 +181,15 @@ def beside(rows: list[dict], path: Path) -> None:
 
 
 HISTORY = {name: replace(config, truncate=True) for name, config in VARIANTS.items() if name in HIDDEN}
-SHORT = Stage(TASK, max_steps=600)
-STUDIES = {
-    "text": study.Study("titans_text", TASK, VARIANTS, TRAIN, measure, draw),
-    "history": study.Study(
-        "titans_history", f"{TASK}:history={TIMES - 1}", HISTORY, TRAIN, measure_far, beside, stages=(SHORT,)
-    ),
-}
+
+
+def history() -> study.Study:
+    """The last 400 steps behind a history."""
+    stages, task = (Stage(TASK, max_steps=600),), f"{TASK}:history={TIMES - 1}"
+    return study.Study("titans_history", task, HISTORY, TRAIN, measure_far, beside, stages)
+
+
+STUDIES = {"text": study.Study("titans_text", TASK, VARIANTS, TRAIN, measure, draw), "history": history}
 
 if __name__ == "__main__":
-    study.main(STUDIES)
+    study.main(STUDIES, __doc__)

@@ -122,12 +122,17 @@ def test_a_foreign_memory_is_refused_with_both_models(room, capsys):
         ("write titans.safetensors --text a| --task N2-K2V2-V62", "model.vocab must be the 70 ids of N2-K2V2-V62, got"),
         ("eval mine.safetensors --task needle:passkey:128", "model.vocab must be the 258 ids of needle:passkey:128"),
         ("eval mine.safetensors --samples 0", "--samples must be >= 1, got 0"),
+        ("eval mine.safetensors --samples 99999999999", "--samples must be <= 10,000,000, got 99999999999"),
+        ("curve mine.safetensors --steps 1 0", "--steps must be >= 1, got 0"),
+        ("write mine.safetensors --pairs pairs.txt --steps 1000000000000", "--steps must be <= 10,000,000, got"),
+        ("train bad.py --out pairs.txt", "bad.py defines no EXPERIMENT"),
+        ("train good.py --out pairs.txt", "--out pairs.txt is a file: name a folder"),
         ("eval tokens-n8", "not in this installation, which has: tokens-n2"),
         ("inspect pairs.txt", "not a memory file"),
         ("inspect .", "is a folder"),
         ("ask mine.safetensors . 7gjy", ". is a folder, not a memory file"),
         ("models --threads 0", "--threads must be >= 1"),
-        ("train nothing", "there is no experiment nothing: give a .py file, or one of"),
+        ("train nothing", "there is no experiment nothing here or in ./experiments: give a .py file, or one of"),
         ("train tokens-n2", "holds no experiment"),
         ("train bad.py", "defines no EXPERIMENT"),
     ],
@@ -138,6 +143,8 @@ def test_bad_input_is_one_clear_line_and_code_2(room, capsys, words, hint):
     (room / "three.txt").write_text("ab12 x9Qz\ncd34 y8Rw\nef56 z7Tu\n")
     (room / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (room / "bad.py").write_text("X = 3\n")
+    good = "from ttmem.training import Experiment\nEXPERIMENT = Experiment('mine', 'N1-K1V1-V62')\n"
+    (room / "good.py").write_text(good)
     titans(room / "titans.safetensors", task="needle:passkey:128")
     for whole, cut in (("mine.safetensors", "cut.safetensors"), ("doc.memory", "cut.memory")):
         (room / cut).write_bytes((room / whole).read_bytes()[:-40])

@@ -81,6 +81,20 @@ def test_a_field_of_another_kind_than_documented_is_damage_and_is_named(room, ca
     refused_alike(capsys, f"is damaged: its description has no sound {field}, got ")
 
 
+@pytest.mark.parametrize("field", ["format", "version", "steps", "digests"])
+def test_a_field_that_is_missing_is_named(room, capsys, field):
+    state, about = load_memory("doc.memory")
+    said = about.as_dict()
+    del said[field]
+    save_file(dict(state.fast), "doc.memory", {FORMAT: json.dumps(said)})
+    refused_alike(capsys, "is damaged: its description lacks", field)
+
+
+def test_a_field_beyond_what_is_known_is_named(room, capsys):
+    rewritten(colour="blue")
+    refused_alike(capsys, "is damaged: its description lacks, or has beyond what is known, colour")
+
+
 @pytest.mark.parametrize("field, value", [("name", 3), ("shapes", {"mem": ["a"]}), ("shapes", 5), ("kind", None)])
 def test_a_writer_of_another_kind_than_documented_is_damage(room, capsys, field, value):
     _, about = load_memory("doc.memory")
@@ -91,7 +105,7 @@ def test_a_writer_of_another_kind_than_documented_is_damage(room, capsys, field,
 @pytest.mark.parametrize("version", [0, -1, 1.9, float("inf"), float("nan"), "1", True, None])
 def test_a_version_that_is_none_is_damage(room, capsys, version):
     rewritten(version=version)
-    refused_alike(capsys, "is damaged: its description is not JSON")
+    refused_alike(capsys, "is damaged: its description is not JSON, or has no version")
 
 
 def test_a_task_that_has_no_keys_is_told_in_one_line(room, capsys):

@@ -24,6 +24,7 @@ CELLS = {
 BOOKS = {
     "RMT4": "rmt4",
     "LMM (Titans)": "lmm",
+    "LMM (below)": "lmm",
     "PRMT4, shown up to 4k": "prmt4 to 4k",
     "PRMT4 to 4k": "prmt4 to 4k",
     "PRMT4": "prmt4",
@@ -56,6 +57,8 @@ CARRIED = {
     "... shown 16 segments, the outer gradient through the last four": "rmt4 to 16",
     "RMT4, sines and stem": "sines",
     "... then 600 steps on up to 20 segments": "sines to 20",
+    "RMT": "rmt",
+    "ARMT": "armt",
 }
 LONGER = {
     "PRMT4, 98,304 bytes, trained on four segments": "prmt4-n4",

@@ -85,6 +85,21 @@ def test_a_config_of_another_version_is_named(tmp_path):
         zoo.load(path)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, bad):
+    config = ModelConfig(**SMALL)
+    weights = build(config, 0).state_dict()
+    next(iter(weights.values())).view(-1)[3] = bad
+    path = save_model(tmp_path / "a.safetensors", asdict(config), weights, {})
+    with pytest.raises(ValueError, match=r"a.safetensors holds numbers that are not finite, in \w+"):
+        zoo.load(path)
+
+
+def test_no_name_is_refused():
+    with pytest.raises(ValueError, match="the checkpoint must be a file or a name, got ''"):
+        zoo.load("")
+
+
 def test_every_shipped_file_has_a_known_name():
     shipped = {path.stem for path in zoo.folder().glob("*.safetensors")}
     assert shipped <= set(zoo.NAMES)

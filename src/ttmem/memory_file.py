@@ -173,14 +173,16 @@ def parse(path: str | Path, head: dict[str, Any]) -> About:
     try:
         said = {"writes": 1} | json.loads(metadata[FORMAT])
         form, version = said.pop("format"), version_of(said)
-        if (form, version) == (FORMAT, VERSION) and said.keys() != names:
-            raise ValueError(f"it has {', '.join(said)}")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        wanted = ", ".join(sorted(names))
-        raise ValueError(f"{path} is damaged: its description is not JSON with just {wanted}") from error
+    except KeyError as error:
+        raise ValueError(f"{path} is damaged: its description lacks {error.args[0]}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: its description is not JSON, or has no version") from error
     if (form, version) != (FORMAT, VERSION):
         known = f"this ttmem reads up to {VERSION} of {FORMAT}: upgrade ttmem"
         raise ValueError(f"{path} has version {version} of {form}, {known}")
+    if said.keys() != names:
+        odd = ", ".join(sorted(said.keys() ^ names))
+        raise ValueError(f"{path} is damaged: its description lacks, or has beyond what is known, {odd}")
     if field := unsound(said):
         raise ValueError(f"{path} is damaged: its description has no sound {field}, got {said[field]!r:.60}")
     return About(**said | {"writer": Writer(**said["writer"])})

@@ -80,6 +80,8 @@ def locate(where: str | Path) -> Path:
         return Path(where)
     if is_shipped(str(where)):
         return folder() / f"{where}.safetensors"
+    if not str(where):
+        raise ValueError("the checkpoint must be a file or a name, got ''")
     if Path(where).is_dir():
         raise ValueError(f"{where} is a folder: give a file in it")
     if str(where) in NAMES:
@@ -91,12 +93,16 @@ def locate(where: str | Path) -> Path:
 def load(where: str | Path) -> Loaded:
     """A checkpoint's model, in evaluation mode, from a path or a shipped name (`ttmem models` lists them).
 
-    Raises FileNotFoundError for neither, ValueError for a file that is no checkpoint or is corrupt.
+    Raises FileNotFoundError for neither, ValueError for a file that is no checkpoint, is corrupt, or holds numbers that
+    are not finite.
     """
     path = locate(where)
     found = load_model(path)
     model = rebuild(path, found.config)
     fill(model, found.tensors, path)
+    for part, tensor in found.tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path} holds numbers that are not finite, in {part}: train it again, or fetch it again")
     name = str(where) if str(where) in NAMES else str(found.meta.get("name", path.stem))
     return Loaded(name, path, model.eval(), found.fingerprint, found.meta, dict(found.config))
 

@@ -53,8 +53,12 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+MOST = 10_000_000
+"""Of anything that is counted: more would run without end."""
+
+
 def at_least_one(**counts: int | None) -> None:
-    """ValueError for a flag that must be 1 or more; one that is None was left out.
+    """ValueError for a flag that must be 1 or more, and no more than MOST; one that is None was left out.
 
     >>> at_least_one(samples=0)
     Traceback (most recent call last):
@@ -63,6 +67,8 @@ def at_least_one(**counts: int | None) -> None:
     for flag, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"--{flag} must be >= 1, got {count}")
+        if count is not None and count > MOST:
+            raise ValueError(f"--{flag} must be <= {MOST:,}, got {count}")
 
 
 def lines(pairs: dict[str, Any]) -> str:

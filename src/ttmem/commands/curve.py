@@ -38,7 +38,9 @@ class Curve(Command):
             raise ValueError("CHECKPOINT is missing: name one or more, as in ttmem curve tokens-n2 neural-memory-n2")
         if not self.steps:
             raise ValueError("--steps needs one number or more, as in --steps 1 2 4")
-        at_least_one(samples=self.samples, steps=min(self.steps))
+        at_least_one(samples=self.samples)
+        for count in self.steps:
+            at_least_one(steps=count)
         drawable(self.plot)
         task, points = self.measured()
         self.tell({"task": task, "points": [point.as_dict() for point in points]}, table(points))

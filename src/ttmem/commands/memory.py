@@ -70,7 +70,7 @@ class Write(Command):
 
     def report(self, found: dict[str, Any], when: str) -> None:
         """Say what was written; `when` its losses were taken."""
-        losses = " ".join(f"{loss:.3f}" for loss in found["losses"])
+        losses = brief(found["losses"])
         told = {
             "context": found["context"],
             "keys": " ".join(found["keys"]),
@@ -101,6 +101,16 @@ class Ask(Command):
         found = ask_memory(load(self.checkpoint), self.memory, self.keys, self.row)
         text = {key: f"{a['value']}  (probability {a['probability']:.3f})" for key, a in found["answers"].items()}
         self.tell(found, lines(text))
+
+
+def brief(losses: list[float], most: int = 12) -> str:
+    """The losses, of many the first and the last.
+
+    >>> brief([3.0, 2.5, 2.25, 2.0], most=3)
+    '3.000 2.500 .. 2.000'
+    """
+    told = [f"{loss:.3f}" for loss in losses]
+    return " ".join(told if len(told) <= most else [*told[: most - 1], "..", told[-1]])
 
 
 def text_of(path: Path) -> str:

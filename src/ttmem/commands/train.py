@@ -35,6 +35,8 @@ class Train(Command):
             raise ValueError("--out must name a folder, got '': leave it out for runs/NAME")
         experiment = override(find_experiment(self.experiment), list(self.override))
         out = Path("runs", experiment.name) if self.out is None else Path(self.out)
+        if out.is_file():
+            raise ValueError(f"--out {out} is a file: name a folder")
         result = train(experiment, out, resume=not self.no_resume, progress=not self.json)
         found = {"experiment": experiment.name, "out": str(out)} | plain(result)
         if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
@@ -53,9 +55,10 @@ def find_experiment(where: str) -> "Experiment":
             return load_experiment(path)
     if where in NAMES or Path(where).is_file():
         return stored_experiment(where)
-    here = sorted(path.stem for path in Path(FOLDER).glob("[!_]*.py"))
+    files = sorted(Path(FOLDER).glob("[!_]*.py"))
+    here = [path.stem for path in files if "EXPERIMENT = " in path.read_text(encoding="utf-8", errors="replace")]
     known = ", ".join([*here, *NAMES])
-    raise FileNotFoundError(f"there is no experiment {where}: give a .py file, or one of {known}")
+    raise FileNotFoundError(f"there is no experiment {where} here or in ./{FOLDER}: give a .py file, or one of {known}")
 
 
 def stored_experiment(where: str) -> "Experiment":

@@ -58,7 +58,7 @@ class Memory(nn.Module):
         return {"mem": repeat(wide(self.init["mem"]), "m d -> b m d", b=batch)}
 
     def open(self, kept: Tree) -> Tree:
-        """All fast weights of a write: the kept tokens, and fresh copies of the initial values of the rest; one type."""
+        """What a write changes: the kept tokens, and copies of the initial values of the rest, in one type."""
         batch = len(kept["mem"])
         rest = {n: wide(w).expand(batch, *w.shape) for n, w in self.init.items() if n != "mem"}
         return {"mem": kept["mem"].to(wide(self.init["mem"]).dtype)} | rest
