@@ -66,6 +66,8 @@ class ModelConfig(CarryConfig, TransformerConfig):
                 f"addresses must be content for memory={self.memory}, which has no memory tokens to look for"
             )
         said = {field.name: field.default for field in fields(self) if getattr(self, field.name) != field.default}
+        if self.steps == 1:
+            said.pop("steps")  # which a forward pass is as well
         for name, default in said.items():
             if self.memory not in FOR.get(name, (self.memory,)):
                 others = ", ".join(FOR[name])
