@@ -134,6 +134,22 @@ def carried(row: str, column: str) -> list[float] | str:
     return [ages[0], ages[-1], min(ages)]
 
 
+def capacity(row: str, column: str) -> list[float] | str:
+    """Exact match by write steps, mean of seeds; or each seed's with two, its bytes, its minutes."""
+    own = of("capacity", CAPACITY[row])
+    points = [seed["points"] for seed in own]
+    if column == "bytes":
+        return f"{points[0][0]['memory_bytes']:,}"
+    if column == "minutes":
+        return span(own)
+    if column.startswith("ms"):
+        return f"{1e3 * max(point[min(1, len(point) - 1)]['write_seconds'] for point in points):.1f}"
+    scores = [[point["exact_match"] for point in seed] for seed in points]
+    if column.endswith("a seed each"):
+        return [round(seed[min(1, len(seed) - 1)], 3) for seed in scores]
+    return [round(sum(each) / len(each), 3) for each in zip(*scores, strict=True)]
+
+
 def longer(row: str, column: str) -> list[float]:
     """Exact match after so many segments."""
     (own,) = of("longer", LONGER[row])
@@ -176,6 +192,7 @@ TABLES = {
         f"books, {kind}": Table("docs/segments.md", LENGTHS, books(kind), ("contexts asked",), place)
         for place, kind in enumerate(("qa1", "qa4", "qa5"))
     },
+    "capacity": Table("docs/segments.md", "| memory | bytes | with 1, 2, 3, 5, 8", capacity),
     "carried": Table("docs/segments.md", "| | bytes | after eight writes:", carried),
     "longer": Table("docs/segments.md", "| segments | 4 | 8 |", longer, ("... the same without",)),
 }
@@ -186,7 +203,7 @@ def cells(table: Table, page: str) -> list[tuple[str, str, str]]:
     top, _, *rows = page[table.start(page) :].split("\n\n")[0].splitlines()
     split = [[cell.strip().replace("**", "") for cell in line.strip("|").split("|")] for line in (top, *rows)]
     return [
-        (row[0], column, re.sub(r"\(.*?\)|[,;] [\d, to]+min$", "", cell))
+        (row[0], column, re.sub(r"\(.*?\)|[,;] [\d, to]+min$", "", cell).strip())
         for row in split[1:]
         for column, cell in zip(split[0][1:], row[1:], strict=True)
         if cell

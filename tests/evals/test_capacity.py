@@ -42,6 +42,8 @@ def test_seeds_of_one_memory_are_pooled_over_their_samples_and_others_are_not():
         return Point(name, steps, right / 100, wilson(right, 100), 0.02, 512, seconds, 100)
 
     one, other, longer = pooled([point("a", 1, 90), point("b", 1, 5), point("a", 1, 70, 2.0), point("a", 2, 99)])
-    assert (one.exact_match, one.interval, one.samples) == (0.8, wilson(160, 200), 200)
+    assert (one.exact_match, one.interval, one.samples) == (0.8, (0.7, 0.9), 200)  # the seeds' own are further apart
+    alike = pooled([point("c", 1, 80), point("c", 1, 81)])[0]
+    assert alike.interval == wilson(161, 200)
     assert (one.write_seconds, one.exact_match_reset) == (2.0, 0.02)
     assert (other.exact_match, longer.exact_match) == (0.05, 0.99)

@@ -61,7 +61,11 @@ def measure(
 
 
 def pooled(points: Iterable[Point]) -> list[Point]:
-    """Points of one name and number of steps as one, over all their samples; the slowest write counts."""
+    """Points of one name and number of steps (seeds) as one, over all their samples; the slowest write counts.
+
+    The interval is that of all samples, and reaches from the lowest seed to the highest at least: what another seed
+    would give is more often unsure than what this one gives.
+    """
     found: dict[tuple[str, int | None], list[Point]] = {}
     for point in points:
         found.setdefault((point.name, point.steps), []).append(point)
@@ -74,5 +78,7 @@ def together(points: list[Point]) -> Point:
     right = sum(round(point.exact_match * point.samples) for point in points)
     reset = sum(point.exact_match_reset * point.samples for point in points) / samples
     slowest = max(point.write_seconds for point in points)
-    scores: Mapping[str, Any] = {"exact_match": right / samples, "interval": wilson(right, samples)}
+    low, high = wilson(right, samples)
+    found = [point.exact_match for point in points]
+    scores: Mapping[str, Any] = {"exact_match": right / samples, "interval": (min(low, *found), max(high, *found))}
     return replace(points[0], **scores, exact_match_reset=reset, write_seconds=slowest, samples=samples)
