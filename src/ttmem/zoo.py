@@ -21,6 +21,7 @@ NAMES = (
     "neural-memory-n2",
     "memory-mlp-n2",
     "tokens-n8",
+    "tokens-n96",
     "rmt4-n1",
     "rmt4-n2",
     "rmt4-n4",
