@@ -67,6 +67,14 @@ def test_either_may_go_on_where_the_other_ended(kind):
     assert_close(done.fast["2"].memory.fast, end.fast["2"].memory.fast)
 
 
+def test_a_model_without_padding_is_walked_too():
+    made = Titans(preset("tiny", "lmm", pad=-1))
+    ids = torch.randint(0, 258, (1, 2 * made.config.chunk_size + 3))
+    hidden, _ = walk(made, ids, segment=made.config.chunk_size)
+    wanted, _ = made.hidden(made.embedding(ids))
+    torch.testing.assert_close(hidden, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_others_and_segments_that_cut_chunks_are_refused():
     with pytest.raises(ValueError, match="architecture must be lmm .* got 'mac'"):
         lmm_stack(model(architecture="mac"))

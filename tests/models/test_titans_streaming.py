@@ -198,6 +198,9 @@ def test_rows_of_mac_that_stand_apart_go_on_in_pieces_up_to_the_next_end_of_a_se
     mixer.piece = lambda x, *rest: sizes.append(x.shape[1]) or piece(x, *rest)
     made(text(2, 14), state)
     assert sizes == [2, 4, 2, 4, 2]
+    sizes.clear()
+    made(text(2, 14), state, mask=torch.tensor([[True], [False]]).expand(2, 14))  # the second row has ended
+    assert sizes == [2, 6, 6]
 
 
 @every

@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path):
         ({"target": 0.5, "settle": True, "decay": 3.0}, "target", 7),
         ({"target": 0.6}, "steps", 12),
         ({"final_steps": 5}, "steps", 11),
-        ({"seconds": 1e-9}, "seconds", 5),
+        ({"seconds": 1e-9}, "seconds", 2),  # no more of its decay fits
         ({"seconds": 1e9}, "steps", 12),
         ({"eval_every": 1, "patience": 3}, "patience", 8),
     ],
@@ -112,6 +112,12 @@ def test_the_best_weights_are_kept_and_the_later_of_equals(monkeypatch, tmp_path
     assert found.meta["step"] == 9
     assert (found.meta["scores"]["exact_match"], found.meta["scores"]["split"]) == (0.9, "validation")
     assert not found.tensors["backbone.head.weight"].equal(weights(tmp_path)["model/backbone.head.weight"])
+
+
+def test_a_validation_that_is_no_number_is_never_the_best(monkeypatch, tmp_path):
+    answering(monkeypatch, math.nan, 0.5, math.nan, 0.4)
+    result = train(experiment(eval_every=3), tmp_path, progress=False)
+    assert (result.best, load_model(result.checkpoint).meta["step"]) == (0.5, 6)
 
 
 def test_a_checkpoint_tells_how_it_was_made(tmp_path):

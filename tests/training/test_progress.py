@@ -6,7 +6,7 @@ import pytest
 
 from training.short import experiment
 from ttmem.training import train
-from ttmem.training.progress import HISTORY, LiveLine, Reporter, clock, keep_until
+from ttmem.training.progress import HISTORY, Clock, LiveLine, Reporter, clock, keep_until
 from ttmem.training.signals import Interruption
 
 RECORD = {"step": 3, "end": 9, "rate": 2.0, "loss": 1.5, "running": 0.25, "task": "N1", "stage": 0, "stages": 2}
@@ -77,6 +77,20 @@ def test_tensorboard_missing_is_told_and_stops_nothing(tmp_path, monkeypatch, ca
     reporter = Reporter(tmp_path, board=True)
     reporter.log(RECORD)
     assert "no TensorBoard scalars" in capsys.readouterr().err and reporter.board is None
+
+
+def test_a_rate_leaves_out_the_first_step_and_a_budget_the_steps_that_do_not_fit(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("ttmem.training.progress.time.perf_counter", lambda: now[0])
+    made = Clock(50.0, 7)
+    now[0] += 240  # it compiles
+    assert made.rate(8) == 1 / 240
+    now[0] += 5
+    assert made.rate(18) == 2.0
+    assert made.seconds() == 295
+    assert not made.late(18, 600, 596.0) and made.late(18, 600, 595.0)
+    assert (made.fits(18, 600, 305.0), made.fits(18, 600, 1000.0), made.fits(18, 600, 1.0)) == (20, 600, 1)
+    assert made.fits(18, 0, 305.0) == 0 and made.fits(18, 600, None) == 600 and not made.late(18, 600, None)
 
 
 @pytest.mark.parametrize("seconds, said", [(0.0, "0:00"), (59.6, "1:00"), (3599.9, "1:00:00"), (7325.0, "2:02:05")])

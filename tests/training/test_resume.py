@@ -9,7 +9,7 @@ from training.short import EASY, assert_same_run, experiment, history, run_scrip
 from ttmem.checkpoint import load_model
 from ttmem.training import Stage, train
 from ttmem.training.loop import MODEL, STATE, Trainer
-from ttmem.training.state import check_same, complete
+from ttmem.training.state import RunState, check_same, complete, rebudgeted
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,26 @@ def test_a_run_of_another_experiment_is_not_taken_up(tmp_path):
     train(experiment(steps=2), tmp_path, progress=False)
     with pytest.raises(ValueError, match=r"other settings \(train.lr: 0.005 -> 0.001\): take another folder"):
         train(experiment(steps=2, lr=1e-3), tmp_path, progress=False)
+
+
+def test_a_model_of_another_run_is_not_replaced_where_its_state_is_gone(tmp_path):
+    train(experiment(steps=2), tmp_path, progress=False)
+    (tmp_path / STATE).unlink()
+    before = (tmp_path / MODEL).read_bytes()
+    with pytest.raises(ValueError, match=r"model.safetensors is of a run with other settings \(train.lr: "):
+        train(experiment(steps=2, lr=1e-3), tmp_path, progress=False)
+    assert (tmp_path / MODEL).read_bytes() == before
+    assert train(experiment(steps=2, lr=1e-3), tmp_path, resume=False, progress=False).steps == 2
+    (tmp_path / STATE).unlink()
+    assert train(experiment(steps=2, lr=1e-3), tmp_path, progress=False).steps == 2  # the same one begins again
+
+
+@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize("steps, decided", [(20, False), (8, True), (12, True)])
+def test_a_larger_budget_lets_time_and_target_decide_again_where_the_old_one_was_the_end(late, steps, decided):
+    state = RunState(end=12, step=5, late=late, settling=not late)
+    rebudgeted(state, 12, experiment(steps=steps))
+    assert (state.late, state.settling, state.end) == (late and decided, not late and decided, steps)
 
 
 def test_more_steps_reopen_a_run_that_had_used_up_its_own(tmp_path):

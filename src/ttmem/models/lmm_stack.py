@@ -47,7 +47,7 @@ def walk(
     stack, state = lmm_stack(model), fitted(model, state, len(ids))
     cuts = rearrange(cut(ids, model.config.pad, size=segment), "b s t -> s b t")
     real = cuts != model.config.pad
-    tops, tree = FOLDS[schedule](stack, tree_of(state), Grid(model.embedding(cuts), real.sum(-1)))
+    tops, tree = FOLDS[schedule](stack, tree_of(state), Grid(model.embedding(cuts.clamp_min(0)), real.sum(-1)))
     hidden = rearrange(model.norm(tops).masked_fill(~real[..., None], 0), "s b t d -> b (s t) d")
     hidden = F.pad(hidden, (0, 0, 0, max(ids.shape[1] - hidden.shape[1], 0)))[:, : ids.shape[1]]
     return hidden, State(state_of(tree, state), (), state.step + ids.shape[1])

@@ -99,7 +99,9 @@ class MAC(nn.Module):
         outs, done, t = [], 0, x.shape[1]
         place = common_phase(state.place, self.size)
         while done < t:
-            room = self.size - (int((state.place % self.size).max()) if place is None else place)
+            at = state.place % self.size
+            at = at if lengths is None else torch.where(lengths > done, at, 0)  # rows that have ended bound no piece
+            room = self.size - (int(at.max()) if place is None else place)
             end = min(t, done + room)
             there = None if lengths is None else (lengths - done).clamp(0, end - done)
             y, state = self.piece(x[:, done:end], state if place else self.renewed(state, there), there)

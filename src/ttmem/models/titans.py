@@ -198,7 +198,7 @@ class Titans(nn.Module):
         joined = join(query, target, self.config.pad)
         ids = joined.ids[:, :-1]
         lengths = (ids != self.config.pad).sum(1)
-        hidden, _ = self.stream(self.embedding(ids), repeated(state, batch, questions), lengths)
+        hidden, _ = self.stream(self.embedding(ids), repeated(self.checked(state, batch), batch, questions), lengths)
         asked = hidden.gather(1, joined.place[..., None].expand(-1, -1, hidden.shape[-1]))
         return self.logits(asked).unflatten(0, (batch, questions))
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..checks import at_least, below, finite, one_of, positive, shares
+from ..checks import at_least, below, finite, one_of, positive, shares, whole
 
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 PRECISIONS = ("fp32", "bf16")
@@ -23,6 +23,7 @@ _LEAST = {
     "log_every": 1,
     "checkpoint_every": 1,
 }
+_RATES = ("rates_lr", "muon_lr", "weight_decay")
 _SHARES = ("beta1", "beta2", "floor", "target")
 
 
@@ -32,7 +33,8 @@ class TrainConfig:
 
     Args:
         steps: the budget, in outer steps; the run may end before (`target`, `patience`, a stage's budget).
-        seconds: a second budget, in time; wsd decays in time for it. A run with one is not reproducible.
+        seconds: a second budget, in time; wsd decays in time for it, in fewer steps where no more fit. A run with one
+            is not reproducible.
         batch: contexts per step over all processes.
         queries: questions asked of each written context; None asks all pairs.
         seed: of the initial weights and of the training stream.
@@ -102,11 +104,12 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self):
+        whole(self, (*(field for field in _LEAST if field not in _RATES), "seed"))
         at_least(self, _LEAST)
         shares(self, _SHARES)
         below(self, {"beta1": 1, "beta2": 1})
         positive(self, ("lr", "decay", "clip", "seconds"))
-        finite(self, ("rates_lr", "muon_lr", "weight_decay"))
+        finite(self, _RATES)
         one_of(self, {"schedule": SCHEDULES, "precision": PRECISIONS})
         self._check_together()
 

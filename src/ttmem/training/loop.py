@@ -22,7 +22,7 @@ from .parallel import Workers
 from .progress import HISTORY, Clock, Reporter
 from .shard import full
 from .signals import Interruption
-from .state import Result, RunState, final_end, load_state, save_state
+from .state import Result, RunState, check_model, final_end, load_state, save_state
 
 STATE, MODEL = "state.safetensors", "model.safetensors"
 VALIDATION_SEED = 0
@@ -81,6 +81,8 @@ class Trainer:
         state = RunState(self.config.steps)
         if resume and path.exists():
             state = load_state(path, self.model, self.optimizers, self.experiment)
+        elif resume:
+            check_model(self.out / MODEL, self.experiment)
         self.workers.wait()
         if self.workers.main:
             halves = self.out.glob(".*.safetensors.*")  # what a run that was killed while it saved left behind
@@ -98,10 +100,10 @@ class Trainer:
         """One outer step, and what is due after it; a finished run is saved."""
         stage = self.curriculum.draw(self.state.standing, self.state.step, self.config.seed)
         facts = self.learn(self._batch(stage), interrupted)
-        stop, late = facts.pop("interrupted") > 0, facts.pop("late") > 0
+        stop, late, fits = facts.pop("interrupted") > 0, facts.pop("late") > 0, round(facts.pop("fits"))
         self.state.step += 1
         if late and not self.state.late:
-            self.state.late, self.state.end = True, min(self.state.end, self.state.step + self.settle_steps)
+            self.state.late, self.state.end = True, min(self.state.end, self.state.step + fits)
         self.follow(stage, facts)
         every, step = self.config.eval_every, self.state.step
         if every and step % every == 0:
@@ -133,8 +135,9 @@ class Trainer:
         norm = full(clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf))
         exact = outcome.exact.float().mean()
         told = {"loss": outcome.loss, **outcome.parts, "exact": exact, "norm": norm}
-        flags = {"interrupted": float(interrupted), "late": float(self.is_late())}
-        facts = self.workers.mean(told | {name: torch.tensor(flag) for name, flag in flags.items()})
+        left = (self.state.step, self.settle_steps, self.config.seconds)
+        flags = {"interrupted": interrupted, "late": self.clock.late(*left), "fits": self.clock.fits(*left)}
+        facts = self.workers.mean(told | {name: torch.tensor(float(flag)) for name, flag in flags.items()})
         self.check(facts)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -167,14 +170,6 @@ class Trainer:
     def settle_steps(self) -> int:
         """Steps from the decision to end until the end."""
         return self.config.decay_steps if self.config.schedule == "wsd" else 0
-
-    def is_late(self) -> bool:
-        """Whether the time left is just enough to end well."""
-        if self.config.seconds is None:
-            return False
-        done = self.state.step - self.clock.first
-        needed = self.settle_steps / self.clock.rate(self.state.step) if done >= 10 else 0.0
-        return self.clock.seconds() + needed >= self.config.seconds
 
     @property
     def stage_task(self) -> str:
@@ -218,6 +213,7 @@ class Trainer:
         state, last = self.state, self.curriculum.is_last(self.state.standing)
         self.whole = self.workers.whole(self.model, self.experiment.model)
         score, reset = self.workers.from_main(self._ask)
+        score = -math.inf if math.isnan(score) else score  # or it would stay the best for ever
         state.final, state.asked = score, state.step
         state.stale = state.stale + 1 if last else 0
         if state.best is None or score >= state.best:

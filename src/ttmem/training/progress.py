@@ -117,18 +117,36 @@ class LiveLine:
 
 
 class Clock:
-    """Seconds of a run over all its resumptions, and steps per second of this one."""
+    """Seconds of a run over all its resumptions, and steps per second of this one, but for its first step, which may
+    compile for minutes."""
 
     def __init__(self, seconds: float, step: int):
         self.before, self.first, self.begun = seconds, step, time.perf_counter()
+        self.since = self.begun
 
     def seconds(self) -> float:
         """Spent so far."""
         return self.before + time.perf_counter() - self.begun
 
     def rate(self, step: int) -> float:
-        """Steps per second since the start or the resumption."""
-        return (step - self.first) / max(time.perf_counter() - self.begun, 1e-9)
+        """Steps per second since the first step behind the start or the resumption; of that one until then."""
+        now, done = time.perf_counter(), step - self.first
+        if done == 1:
+            self.since = now
+        return (done if done < 2 else done - 1) / max(now - (self.begun if done < 2 else self.since), 1e-9)
+
+    def late(self, step: int, settle: int, budget: float | None) -> bool:
+        """Whether the time that is left of a budget is just enough to settle."""
+        if budget is None:
+            return False
+        needed = settle / self.rate(step) if step - self.first >= 10 else 0.0
+        return self.seconds() + needed >= budget
+
+    def fits(self, step: int, settle: int, budget: float | None) -> int:
+        """Of the steps that settle as many as the time allows; one at least where there are any."""
+        if budget is None:
+            return settle
+        return min(settle, max(1, int((budget - self.seconds()) * self.rate(step))))
 
 
 def keep_until(path: Path, step: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..checkpoint import fill, read_file, write_file
+from ..checkpoint import fill, load_model, read_file, write_file
 from .curriculum import Standing
 from .experiment import Experiment, differences
 from .shard import gathered, like
@@ -120,10 +120,13 @@ def rebudgeted(state: RunState, before: int, experiment: Experiment) -> RunState
     The end that `final_steps`, a reached target or the time had set stays where the new budget does not end sooner.
     """
     now, decided = experiment.train.steps, state.settling or state.late
-    end = min(now, state.end) if decided and state.end != before else final_end(state.standing, experiment)
+    stays = decided and (state.end != before or now <= before)
+    end = min(now, state.end) if stays else final_end(state.standing, experiment)
     state.end = max(end, state.step)
     if state.stopped == "steps" and state.end > state.step:
         state.stopped = ""
+    if not stays and not state.stopped:
+        state.settling = state.late = False  # target and time decide anew
     return state
 
 
@@ -141,6 +144,15 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     if changed:
         mend = "take another folder, or start afresh (--no-resume)"
         raise ValueError(f"{path} is of a run with other settings ({'; '.join(changed)}): {mend}")
+
+
+def check_model(path: Path, experiment: Experiment) -> None:
+    """Raise ValueError where a new run would replace a model of another one, whose state is gone."""
+    if path.exists():
+        before = load_model(path).meta.get("experiment")
+        if before is None:
+            raise ValueError(f"{path} is of no run: take another folder, or start afresh (--no-resume)")
+        check_same(path, complete(before, experiment), experiment.as_dict())
 
 
 def complete(before: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
