@@ -237,3 +237,14 @@ def test_any_wrong_digit_is_seen(name):
     digit = re.compile(r"\.\d*(\d)").search(page, page.index("|---|", table.start(page)))
     other = page[: digit.end() - 1] + str((int(digit[1]) + 1) % 10) + page[digit.end() :]
     assert len(wrong(table, other)) == 1
+
+
+def test_the_push_s_seed_0_is_the_first_of_its_cells():
+    """The other seeds stand in LOG.md alone."""
+    kept = {
+        score["pairs"]: score["exact_match"] for row in results("push") if row["seed"] == 0 for score in row["scores"]
+    }
+    table = Table("README.md", "| pairs | write steps | exact match | GradMem |", capacity)
+    page = (ROOT / table.page).read_text(encoding="utf-8")
+    said = {int(row): cell for row, column, cell in cells(table, page) if column == "exact match"}
+    assert {pairs: float(NUMBER.findall(said[pairs])[0]) for pairs in kept} == {n: round(x, 3) for n, x in kept.items()}
