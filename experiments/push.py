@@ -115,9 +115,17 @@ def draw(rows: list[dict], path: Path) -> None:
         axes.errorbar(place, score["exact_match"], yerr=error, fmt="o", color="C0", ms=5)
     axes.plot([], [], "o", color="C0", label="here, a dot a seed (95 %)")
     for values, mark, color, label in ((PUBLISHED, "D", "C1", "GradMem"), (AIMS, "_", "0.4", "aim")):
-        axes.plot(range(len(values)), list(values.values()), mark, color=color, ms=9, label=label)
+        axes.plot(
+            range(len(values)),
+            list(values.values()),
+            mark,
+            color=color,
+            ms=6 if mark == "D" else 12,
+            label=label,
+            linestyle="",
+        )
     axes.set_xticks(range(len(AIMS)), [f"{pairs} pairs, {2 if pairs == 32 else 5} steps" for pairs in AIMS])
-    axes.set(ylabel="exact match, test", ylim=(0.86, 1.005), title="8 x 128 floats, all pairs asked")
+    axes.set(ylabel="exact match, test", xlim=(-0.5, 2.5), ylim=(0.86, 1.005), title="8 x 128 floats, all pairs asked")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, loc="lower left")
     figure.savefig(path, dpi=150)
