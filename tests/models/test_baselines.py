@@ -74,13 +74,13 @@ def test_every_model_learns_a_sample_by_heart(kind):
 @pytest.mark.parametrize(
     "kind, options, line",
     [
-        ("tokens", {"gate": True}, "gate must be False for memory=tokens, got True: rmt4 have it"),
-        ("rmt", {"replay": 0.5}, "replay must be 0.0 for memory=rmt, got 0.5: rmt4 have it"),
-        ("rmt", {"steps": 5}, "steps must be 2 for memory=rmt, got 5: tokens, neural, mlp, rmt4 have it"),
-        ("mlp", {"separator": None, "segment_size": 8}, "segment_size must be None for memory=mlp, got 8: rmt, rmt4"),
-        ("neural", {"truncate": 2}, "truncate must be None for memory=neural, got 2: rmt, rmt4 have it"),
+        ("tokens", {"gate": True}, "gate must be False for memory=tokens, got True: an option of rmt4"),
+        ("rmt", {"replay": 0.5}, "replay must be 0.0 for memory=rmt, got 0.5: an option of rmt4"),
+        ("rmt", {"steps": 5}, "steps must be 2 for memory=rmt, got 5: an option of tokens, neural, mlp, rmt4"),
+        ("mlp", {"separator": None, "segment_size": 8}, "segment_size must be None for memory=mlp, got 8: an option"),
+        ("neural", {"truncate": 2}, "truncate must be None for memory=neural, got 2: an option of rmt, rmt4"),
         ("none", {"rule": "adam"}, "rule must be sgd for memory=none, got adam"),
-        ("tokens", {"memory_hidden": 8}, "memory_hidden must be None for memory=tokens, got 8: mlp have it"),
+        ("tokens", {"memory_hidden": 8}, "memory_hidden must be None for memory=tokens, got 8: an option of mlp"),
     ],
 )
 def test_an_option_that_would_change_nothing_is_refused(kind, options, line):

@@ -65,17 +65,18 @@ class ModelConfig(CarryConfig, TransformerConfig):
             raise ValueError(
                 f"addresses must be content for memory={self.memory}, which has no memory tokens to look for"
             )
-        said = {field.name: field.default for field in fields(self) if getattr(self, field.name) != field.default}
-        if self.steps == 1:
-            said.pop("steps")  # which a forward pass is as well
-        for name, default in said.items():
-            if self.memory not in FOR.get(name, (self.memory,)):
-                others = ", ".join(FOR[name])
-                raise ValueError(
-                    f"{name} must be {default} for memory={self.memory}, got {getattr(self, name)}: {others} have it"
-                )
+        self._check_options()
         if self.carried:
             check_separator(self)
+
+    def _check_options(self) -> None:
+        set_here = {each.name: each.default for each in fields(self) if getattr(self, each.name) != each.default}
+        if self.steps == 1:
+            set_here.pop("steps", None)  # what a forward pass takes as well
+        for name, default in set_here.items():
+            if self.memory not in FOR.get(name, (self.memory,)):
+                got = f"{getattr(self, name)}: an option of {', '.join(FOR[name])}"
+                raise ValueError(f"{name} must be {default} for memory={self.memory}, got {got}")
 
     @property
     def carried(self) -> bool:
