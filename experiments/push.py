@@ -36,13 +36,17 @@ def experiment_of(name: str, seed: int, runs: Path) -> Experiment:
     changes = [f"train.seed={seed + 10 if name == LAST else seed}"]
     if name != FIRST:
         changes.append(f"train.start_from={runs / f'{FIRST}-{seed}' / 'model.safetensors'}")
-    return override(load_experiment(HERE / f"{name.replace('-', '_')}.py"), changes)
+    return override(written(name), changes)
+
+
+def written(name: str) -> Experiment:
+    """A run as its file has it."""
+    return load_experiment(HERE / f"{name.replace('-', '_')}.py")
 
 
 def digest(name: str) -> str:
     """Of the run and the one before it, whatever the seed and the folder."""
-    own = [override(load_experiment(HERE / f"{n.replace('-', '_')}.py"), []) for n in dict.fromkeys((FIRST, name))]
-    return "-".join(map(recipe, own))
+    return "-".join(recipe(written(each)) for each in dict.fromkeys((FIRST, name)))
 
 
 def run(name: str, seed: int, runs: Path) -> None:

@@ -85,7 +85,9 @@ def test_a_rate_leaves_out_the_first_step_and_a_budget_the_steps_that_do_not_fit
     made = Clock(50.0, 7)
     now[0] += 240  # it compiles
     assert made.rate(8) == 1 / 240
-    now[0] += 5
+    now[0] += 2
+    made.rate(8)  # asked once more, in the midst of the second step
+    now[0] += 3
     assert made.rate(18) == 2.0
     assert made.seconds() == 295
     assert not made.late(18, 600, 596.0) and made.late(18, 600, 595.0)

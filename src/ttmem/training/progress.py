@@ -131,7 +131,7 @@ class Clock:
     def rate(self, step: int) -> float:
         """Steps per second since the first step behind the start or the resumption; of that one until then."""
         now, done = time.perf_counter(), step - self.first
-        if done == 1:
+        if done == 1 and self.since == self.begun:
             self.since = now
         return (done if done < 2 else done - 1) / max(now - (self.begun if done < 2 else self.since), 1e-9)
 
