@@ -5,6 +5,7 @@ Any layer may use it; it knows none. A field that is None is not set, and no bou
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 
@@ -80,3 +81,22 @@ def one_of(config: Any, choices: Mapping[str, Sequence[str]]) -> None:
     for field, known in choices.items():
         if getattr(config, field) not in known:
             raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(config, field)!r}")
+
+
+def own(config: Any, kind: str, owners: Mapping[str, Sequence[str]]) -> None:
+    """Raise ValueError where an option is set that only other kinds have: it would change nothing.
+
+    `kind` is the field that names which one the config is of, `owners` the kinds that have each option.
+
+    >>> from dataclasses import make_dataclass
+    >>> Layer = make_dataclass("Layer", [("memory", str), ("slots", int, 8)])
+    >>> own(Layer("matrix", slots=9), "memory", {"slots": ("tokens",)})
+    Traceback (most recent call last):
+    ValueError: slots must be 8 for memory=matrix, got 9: an option of tokens
+    """
+    here = getattr(config, kind)
+    for each in fields(config):
+        value, whose = getattr(config, each.name), owners.get(each.name, (here,))
+        if here not in whose and value != each.default:
+            got = f"{value}: an option of {', '.join(whose)}"
+            raise ValueError(f"{each.name} must be {each.default} for {kind}={here}, got {got}")

@@ -51,6 +51,22 @@ def test_padding_and_separator_are_two_ids_below_vocab(changes, message):
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize(
+    "kind, changes, message",
+    [
+        ("armt", {"steps": 5}, "steps must be 2 for architecture=armt, got 5: an option of prmt4"),
+        ("armt", {"memory_heads": 1}, "memory_heads must be None for architecture=armt, got 1: an option of prmt4"),
+        ("armt", {"momentum": False}, "momentum must be True for architecture=armt, got False: an option of prmt4"),
+        ("prmt4", {"slots": 16}, "slots must be 8 for architecture=prmt4, got 16: an option of armt"),
+    ],
+)
+def test_an_option_of_the_other_architecture_is_refused(kind, changes, message):
+    with pytest.raises(ValueError) as error:
+        LayeredConfig(kind, **changes)
+    assert str(error.value) == message
+    assert LayeredConfig({"armt": "prmt4", "prmt4": "armt"}[kind], **changes)
+
+
 def test_the_overlap_of_keys_bounds_the_steps_of_a_linear_memory_alone():
     with pytest.raises(ValueError, match="^bound must be sum where memory_depth is above 1, got overlap at 2$"):
         LayeredConfig(bound="overlap", memory_depth=2)

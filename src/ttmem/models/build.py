@@ -1,13 +1,13 @@
 """From one flat config to a model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..checks import at_least, one_of
+from ..checks import at_least, one_of, own
 from ..memories import MemoryMLP, MemoryTokens, NeuralMemory
 from .armt import ARMT
 from .forward_memory import ForwardMemory
@@ -65,18 +65,10 @@ class ModelConfig(CarryConfig, TransformerConfig):
             raise ValueError(
                 f"addresses must be content for memory={self.memory}, which has no memory tokens to look for"
             )
-        self._check_options()
+        # one step is what a forward pass takes as well
+        own(self, "memory", {name: whose for name, whose in FOR.items() if (name, self.steps) != ("steps", 1)})
         if self.carried:
             check_separator(self)
-
-    def _check_options(self) -> None:
-        set_here = {each.name: each.default for each in fields(self) if getattr(self, each.name) != each.default}
-        if self.steps == 1:
-            set_here.pop("steps", None)  # what a forward pass takes as well
-        for name, default in set_here.items():
-            if self.memory not in FOR.get(name, (self.memory,)):
-                got = f"{getattr(self, name)}: an option of {', '.join(FOR[name])}"
-                raise ValueError(f"{name} must be {default} for memory={self.memory}, got {got}")
 
     @property
     def carried(self) -> bool:

@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
-from ..checks import at_least, below, one_of
+from ..checks import at_least, below, one_of, own
 from ..core.schedule import FOLDS
 from ..memories.associative import BOUNDS, TARGETS, AssociativeMatrix, LayerNetwork
 from .segments import check_cut, check_separator, check_truncate
 
 LAYERED = ("armt", "prmt4")
+_ARMT, _PRMT4 = LAYERED
+_OWN = dict.fromkeys(("slots", "key", "features"), (_ARMT,)) | dict.fromkeys(
+    ("memory_heads", "memory_depth", "memory_expansion", "steps", "target", "momentum", "bound", "damped"), (_PRMT4,)
+)
 _CHOICES = {"architecture": LAYERED, "schedule": tuple(FOLDS), "target": TARGETS, "bound": BOUNDS}
 _LEAST = {
     "vocab": 1,
@@ -93,6 +97,7 @@ class LayeredConfig:
     def __post_init__(self):
         at_least(self, _LEAST)
         one_of(self, _CHOICES)
+        own(self, "architecture", _OWN)
         if self.bound == "overlap" and self.memory_depth > 1:
             raise ValueError(f"bound must be sum where memory_depth is above 1, got overlap at {self.memory_depth}")
         if self.dim % (2 * self.heads):
