@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 import pytest
@@ -60,13 +61,30 @@ CARRIED = {
     "RMT": "rmt",
     "ARMT": "armt",
 }
+TEXT = {
+    "sliding window of 64": "swa",
+    "MAL": "mal",
+    "MAG": "mag",
+    "MAC": "mac",
+    "LMM, no attention at all": "lmm",
+    "LMM": "lmm",
+    "full attention, rotary": "full",
+    "depth 1": "depth 1",
+    "depth 3": "depth 3",
+    "depth 4": "depth 4",
+    "without momentum": "no momentum",
+    "without forgetting": "no forgetting",
+    "without the convolution": "no conv",
+    "without persistent tokens": "no persistent",
+    "linear memory: depth 1, no norm in it": "linear memory",
+}
 LONGER = {
     "PRMT4, 98,304 bytes, trained on four segments": "prmt4-n4",
     "RMT4, 8,192 bytes, trained on four segments": "rmt4-n4",
     "PRMT4 long, 98,304 bytes, trained on up to 32": "prmt4-long",
     "RMT4 long, 8,192 bytes, trained on up to 32": "rmt4-long",
 }
-NUMBER = re.compile(r"(?<![\d,.])(?:\d?\.\d+|[01])(?!\d|[.,]\d)")
+NUMBER = re.compile(r"(?<![\d,.])-?(?:\d?\.\d+|[01])(?!\d|[.,]\d)")
 
 
 def results(name: str) -> list[dict]:
@@ -156,6 +174,22 @@ def longer(row: str, column: str) -> list[float]:
     return [point["exact_match"] for point in own["segments"] if point["segments"] == int(column)]
 
 
+def text(study: str, base: str) -> Callable[[str, str], list[float]]:
+    """Nats more than the base of the same seed on the same windows, and half the 95 % interval; the base's own nats."""
+    plain = {row["seed"]: row["binned"] for row in results("titans_text") if row["variant"] == base}
+
+    def told(row: str, column: str) -> list[float]:
+        end = int(re.findall(r"[\d,]+", column)[0].replace(",", "")) // 32  # bytes of a bin
+        bins = slice(end // 2 if end > 8 else 0, end)
+        own = [(seed["binned"], plain[seed["seed"]]) for seed in of(study, TEXT[row])]
+        if TEXT[row] == base:
+            return [round(fmean(fmean(window[bins]) for windows, _ in own for window in windows), 3)]
+        more = [fmean(window[bins]) - fmean(least[bins]) for pair in own for window, least in zip(*pair, strict=True)]
+        return [round(fmean(more), 3), round(1.96 * stdev(more) / len(more) ** 0.5, 3)]
+
+    return told
+
+
 class Table(NamedTuple):
     """A table of a page: how its first line begins, what its cells must say, the rows that no file holds, and its place
     among the tables that begin so."""
@@ -194,6 +228,12 @@ TABLES = {
     },
     "capacity": Table("docs/segments.md", "| memory | bytes | with 1, 2, 3, 5, 8", capacity),
     "carried": Table("docs/segments.md", "| | bytes | after eight writes:", carried),
+    **{
+        f"text, {name}": Table("docs/titans.md", "| | to 256 (trained) |", text(f"titans_{study}", base), place=place)
+        for place, (name, study, base) in enumerate(
+            (("short", "text", "swa"), ("history", "history", "swa"), ("parts", "text", "lmm"))
+        )
+    },
     "longer": Table("docs/segments.md", "| segments | 4 | 8 |", longer, ("... the same without",)),
 }
 
