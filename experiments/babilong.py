@@ -7,7 +7,7 @@ ARMT, PRMT4, RMT4 and Titans (MAC, LMM; linear memories), all small, with a toke
 facts alone, then contexts of twice the length again and again. "prmt4 to 4k" goes on like this up to 4,096 tokens,
 with the outer gradient through the last eight segments of 64 (`truncate`). The context is read once, then gone; the
 question is asked of the state alone. Accuracy (exact match) on the test split, stories and books of its own, with 95 %
-intervals over samples and seeds, and with the memory reset: what the question alone gives away.
+intervals over samples (of several seeds a line each), and with the memory reset: what the question alone gives away.
 """
 
 from dataclasses import replace

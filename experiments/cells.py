@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from study import cost, recipe, trained
+from study import cost, done, keep, known, recipe, trained
 
 from ttmem.checkpoint import load_model, replace_file, save_model
 from ttmem.evals import evaluate
@@ -49,14 +49,14 @@ KEPT = (
 def run_cell(name: str, seed: int, runs: Path) -> None:
     """Train one cell with one seed where needed, and evaluate it on 10,000 test contexts (`LONG`: 2,000)."""
     out, experiment = runs / f"{name}-{seed}", override(experiment_of(name), [f"train.seed={seed}"])
-    if not (out / "report.json").is_file():
+    if not done(out / "report.json", recipe(experiment)):
         result = trained(experiment, out)
         report = (
             {"cell": name, "seed": seed, "recipe": recipe(experiment)}
             | tested(out, 2_000 if name in LONG else 10_000)
             | cost(result)
         )
-        replace_file(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+        keep(out / "report.json", report)
 
 
 def experiment_of(name: str) -> Experiment:
@@ -77,12 +77,11 @@ def collect(runs: Path) -> list[dict]:
     Reports of a recipe that has changed since are left out: every published row belongs to the file beside it.
     """
     order, path = [*CELLS, *BASELINES], HERE / "results.json"
-    known = json.loads(path.read_text()) if path.is_file() else []
     here = [json.loads(report.read_text()) for report in runs.glob("*/report.json")]
-    found = {(r["cell"], r["seed"]): r for r in [*known, *here] if r["cell"] in order}
+    found = {(r["cell"], r["seed"]): r for r in [*known(path), *here] if r["cell"] in order}
     found = {key: r for key, r in found.items() if r["recipe"] == recipe(experiment_of(r["cell"]))}
     rows = sorted(found.values(), key=lambda r: (order.index(r["cell"]), r["seed"]))
-    path.write_text(json.dumps(rows, indent=1) + "\n")
+    replace_file(path, (json.dumps(rows, indent=1) + "\n").encode())
     return rows
 
 

@@ -13,7 +13,9 @@ import json
 from pathlib import Path
 
 import torch
+from study import known
 
+from ttmem.checkpoint import replace_file
 from ttmem.evals import evaluate
 from ttmem.zoo import NAMES, load
 
@@ -30,19 +32,24 @@ def asked(name: str) -> dict:
     return row | {key: getattr(report, key) for key in kept}
 
 
+def current() -> dict[str, dict]:
+    """The rows of today's checkpoints."""
+    shipped = {name: load(name).fingerprint for name in NAMES}
+    return {row["checkpoint"]: row for row in known(PATH) if shipped.get(row["checkpoint"]) == row["fingerprint"]}
+
+
 def main() -> None:
     """Ask what was not asked yet, keep what is still true of the shipped checkpoints."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--names", nargs="*", default=list(NAMES))
     names = parser.parse_args().names
     torch.set_num_threads(1)
-    found = json.loads(PATH.read_text()) if PATH.is_file() else []
-    shipped = {name: load(name).fingerprint for name in NAMES}
-    known = {r["checkpoint"]: r for r in found if shipped.get(r["checkpoint"]) == r["fingerprint"]}
-    for name in (name for name in names if name not in known):
-        known[name] = asked(name)
-        PATH.write_text(json.dumps([known[each] for each in NAMES if each in known], indent=1) + "\n")
-        print(f"{name}: {known[name]['exact_match']:.4f}, reset {known[name]['exact_match_reset']:.4f}", flush=True)
+    for name in names:
+        if name not in current():
+            row = asked(name)
+            kept = current() | {name: row}  # read now: others may have written meanwhile
+            replace_file(PATH, (json.dumps([kept[each] for each in NAMES if each in kept], indent=1) + "\n").encode())
+            print(f"{name}: {row['exact_match']:.4f}, reset {row['exact_match_reset']:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import study
 import torch
 from cells import LONG, experiment_of
 
+from ttmem.checkpoint import replace_file
 from ttmem.evals import evaluate
 from ttmem.evals.plots import pyplot
 from ttmem.tasks import make_task
@@ -40,6 +41,17 @@ def measured(cell: str, seed: int, path: Path) -> dict:
         print(f"{cell}, seed {seed}: {segments:>4} segments {report.exact_match:.3f}", flush=True)
     row = {"variant": cell, "seed": seed, "recipe": study.recipe(experiment_of(cell)), "samples": SAMPLES}
     return row | {"memory_bytes": report.memory_bytes, "segments": found}
+
+
+def current(path: Path) -> list[dict]:
+    """The rows of today's recipes."""
+    return [row for row in study.known(path) if row["recipe"] == study.recipe(experiment_of(row["variant"]))]
+
+
+def keep(path: Path, rows: list[dict]) -> None:
+    """Write the rows in order."""
+    rows = sorted(rows, key=lambda row: (CELLS.index(row["variant"]), row["seed"]))
+    replace_file(path, (json.dumps(rows, indent=1) + "\n").encode())
 
 
 def counts(row: dict) -> list[tuple[int, int]]:
@@ -87,17 +99,15 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="measure nothing")
     asked, path = parser.parse_args(), HERE / "longer.json"
     torch.set_num_threads(1)
-    rows = json.loads(path.read_text()) if path.is_file() else []
-    rows = [row for row in rows if row["recipe"] == study.recipe(experiment_of(row["variant"]))]
     cells = [] if asked.table else [asked.only] if asked.only else CELLS
     for cell, seed in product(cells, range(3)):
-        known = any((row["variant"], row["seed"]) == (cell, seed) for row in rows)
+        known = any((row["variant"], row["seed"]) == (cell, seed) for row in current(path))
         model = None if known else there(cell, seed, asked)
         if model is not None:
-            rows.append(measured(cell, seed, model))
-            path.write_text(json.dumps(rows, indent=1) + "\n")
-    rows.sort(key=lambda row: (CELLS.index(row["variant"]), row["seed"]))
-    path.write_text(json.dumps(rows, indent=1) + "\n")
+            row = measured(cell, seed, model)
+            keep(path, [*current(path), row])  # read again: others may have written meanwhile
+    rows = current(path)
+    keep(path, rows)
     draw(rows, HERE / "longer.png")
 
 

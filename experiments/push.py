@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import torch
-from study import HERE, cost, recipe, trained
+from study import HERE, cost, done, keep, keep_all, known, recipe, trained
 
 from ttmem.checkpoint import load_model, save_model
 from ttmem.evals import evaluate
@@ -52,9 +52,11 @@ def digest(name: str) -> str:
 def run(name: str, seed: int, runs: Path) -> None:
     """Train and ask, unless that is done."""
     out = runs / f"{name}-{seed}"
+    if done(out / "rows.json", digest(name)):
+        return
     result = trained(experiment_of(name, seed, runs), out)
-    if name in ASKED and not (out / "rows.json").is_file():
-        (out / "rows.json").write_text(json.dumps(asked(name, seed, out) | {"cost": cost(result)}, indent=1) + "\n")
+    if name in ASKED:
+        keep(out / "rows.json", asked(name, seed, out) | {"cost": cost(result)})
 
 
 def asked(name: str, seed: int, out: Path) -> dict:
@@ -70,22 +72,21 @@ def asked(name: str, seed: int, out: Path) -> dict:
 def collect(runs: Path) -> list[dict]:
     """All rows of today's recipes, those of `runs` before those known."""
     path = HERE / "push.json"
-    known = json.loads(path.read_text()) if path.is_file() else []
     here = [json.loads(found.read_text()) for found in sorted(runs.glob("tokens-n*/rows.json"))]
-    found = {(row["run"], row["seed"]): row for row in [*known, *here] if row["recipe"] == digest(row["run"])}
+    found = {(row["run"], row["seed"]): row for row in [*known(path), *here] if row["recipe"] == digest(row["run"])}
     rows = [row for _, row in sorted(found.items())]
-    path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    keep_all(path, rows)
     return rows
 
 
 def ship(rows: list[dict], runs: Path) -> None:
     """Copy the run of 96 pairs that was best on *validation* into the package, its test score in the metadata."""
-    known = {row["seed"]: row for row in rows if row["run"] == MOST}
+    tested = {row["seed"]: row for row in rows if row["run"] == MOST}
     found = {
-        s: load_model(runs / f"{MOST}-{s}" / "model.safetensors") for s in known if (runs / f"{MOST}-{s}").is_dir()
+        s: load_model(runs / f"{MOST}-{s}" / "model.safetensors") for s in tested if (runs / f"{MOST}-{s}").is_dir()
     }
     seed = max(found, key=lambda s: (found[s].meta["scores"]["exact_match"], -s))
-    score = next(each for each in known[seed]["scores"] if each["pairs"] == 96)
+    score = next(each for each in tested[seed]["scores"] if each["pairs"] == 96)
     meta = found[seed].meta | {key: score[key] for key in ("exact_match", "interval", "samples")}
     meta["experiment"] = experiment_of(MOST, seed, Path("runs")).as_dict()
     path = HERE.parent / "src" / "ttmem" / "checkpoints" / f"{MOST}.safetensors"

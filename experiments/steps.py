@@ -11,7 +11,9 @@ import json
 from pathlib import Path
 
 import torch
+from study import known
 
+from ttmem.checkpoint import replace_file
 from ttmem.evals import steps_curve
 from ttmem.evals.plots import pyplot
 from ttmem.zoo import load
@@ -37,6 +39,11 @@ def curve(name: str, task: str) -> dict:
         "samples": SAMPLES,
         "points": [{key: getattr(report, key) for key in kept} for report in reports],
     }
+
+
+def current(path: Path) -> dict[str, dict]:
+    """The curves of today's checkpoints."""
+    return {row["checkpoint"]: row for row in known(path) if row["fingerprint"] == load(row["checkpoint"]).fingerprint}
 
 
 def draw(curves: list[dict], path: Path) -> None:
@@ -66,15 +73,14 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="measure nothing")
     asked, path = parser.parse_args(), HERE / "steps.json"
     torch.set_num_threads(1)
-    found = json.loads(path.read_text()) if path.is_file() else []
-    known = {each["checkpoint"]: each for each in found if each["fingerprint"] == load(each["checkpoint"]).fingerprint}
     for task, names in () if asked.table else SETS.items():
         for name in (each for each in names if each in asked.names):
-            known[name] = curve(name, task)
-            path.write_text(json.dumps(list(known.values()), indent=1) + "\n")
-            best = max(known[name]["points"], key=lambda point: point["exact_match"])
+            found = curve(name, task)
+            kept = current(path) | {name: found}  # read now: others may have written meanwhile
+            replace_file(path, (json.dumps(list(kept.values()), indent=1) + "\n").encode())
+            best = max(found["points"], key=lambda point: point["exact_match"])
             print(f"{name}: best {best['exact_match']:.4f} with {best['steps']} steps", flush=True)
-    draw(list(known.values()), HERE / "steps.png")
+    draw(list(current(path).values()), HERE / "steps.png")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
+from ttmem.checkpoint import read_file, replace_file
 from ttmem.evals import wilson
 from ttmem.models import Config
 from ttmem.training import Experiment, Result, Stage, TrainConfig, train
+from ttmem.training.state import FORMAT
 from ttmem.zoo import load
 
 HERE = Path(__file__).parent
@@ -52,9 +54,7 @@ class Study:
     def run(self, variant: str, seed: int, runs: Path) -> None:
         """Train and measure, unless that is done."""
         out, experiment = runs / f"{self.name}-{variant}-{seed}", self.experiment(variant, seed)
-        if (out / "row.json").is_file():
-            if json.loads((out / "row.json").read_text())["recipe"] != recipe(experiment):
-                raise SystemExit(f"{out} holds a run of another recipe: move it away, or give --runs another folder")
+        if done(out / "row.json", recipe(experiment)):
             return
         result = trained(experiment, out)
         loaded = load(out / "model.safetensors")
@@ -65,23 +65,54 @@ class Study:
             "parameters": sum(p.numel() for p in loaded.model.parameters()),
         }
         row |= cost(result)
-        (out / "row.json").write_text(json.dumps(row | self.measure(loaded.model), indent=1) + "\n")
+        keep(out / "row.json", row | self.measure(loaded.model))
 
     def collect(self, runs: Path) -> list[dict]:
         """All rows of today's recipes, those of `runs` before those known."""
         path = HERE / f"{self.name}.json"
-        known = json.loads(path.read_text()) if path.is_file() else []
         here = [json.loads(found.read_text()) for found in sorted(runs.glob(f"{self.name}-*/row.json"))]
-        found = [row for row in [*known, *here] if row["variant"] in self.variants]
+        found = [row for row in [*known(path), *here] if row["variant"] in self.variants]
         found = [row for row in found if row["recipe"] == recipe(self.experiment(row["variant"], row["seed"]))]
         kept = [row for _, row in sorted({(row["variant"], row["seed"]): row for row in found}.items())]
-        path.write_text("[\n" + ",\n".join(json.dumps(row) for row in kept) + "\n]\n")  # a line a row: some are long
+        keep_all(path, kept)
         return kept
 
 
+def done(path: Path, asked: str) -> bool:
+    """Whether a run's row is there; one of another recipe stops here, and is not trained over."""
+    if not path.is_file():
+        return False
+    if json.loads(path.read_text())["recipe"] != asked:
+        raise SystemExit(f"{path.parent} holds a run of another recipe: move it away, or give --runs another folder")
+    return True
+
+
+def known(path: Path) -> list[dict]:
+    """The rows of a study's file, where there is one."""
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def keep(path: Path, row: dict) -> None:
+    """Write a row, whole or not at all."""
+    replace_file(path, (json.dumps(row, indent=1) + "\n").encode())
+
+
+def keep_all(path: Path, rows: list[dict]) -> None:
+    """Write a study's file, a line a row, as some are long."""
+    replace_file(path, ("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n").encode())
+
+
 def trained(experiment: Experiment, out: Path) -> Result:
-    """Train to the end; a run that was stopped leaves with one line and goes on the next time."""
+    """Train to the end; a run that was stopped leaves with one line and goes on the next time.
+
+    One of another number of steps does not: its step size has already followed that number.
+    """
     try:
+        state = out / "state.safetensors"
+        steps = read_file(state, FORMAT)[1]["experiment"]["train"]["steps"] if state.is_file() else None
+        if steps not in (None, experiment.train.steps):
+            mend = "move it away, or give --runs another folder"
+            raise ValueError(f"{out} holds a run of {steps} steps, not of {experiment.train.steps}: {mend}")
         result = train(experiment, out)
     except ValueError as error:  # the folder holds a run of another recipe
         raise SystemExit(str(error)) from None
@@ -104,13 +135,21 @@ def cost(result: Result) -> dict:
 def accuracy_lines(
     axes: Any, places: Sequence[float], rows: list[dict], counts: Callable[[dict], list[tuple[int, int]]]
 ) -> None:
-    """A line a variant with its 95 % interval, seeds together; `counts(row)` has (right, asked) for each place."""
+    """A line a variant; `counts(row)` has (right, asked) for each place.
+
+    Of one seed with the 95 % interval of its answers; of several the mean with a thin line a seed, as these are often
+    further apart than that.
+    """
     for variant in dict.fromkeys(row["variant"] for row in rows):
         own = [counts(row) for row in rows if row["variant"] == variant]
-        totals = [tuple(map(sum, zip(*found, strict=True))) for found in zip(*own, strict=True)]
-        low, high = zip(*(wilson(right, asked) for right, asked in totals), strict=True)
-        (line,) = axes.plot(places, [r / a for r, a in totals], marker="o", label=f"{variant} ({len(own)})")
-        axes.fill_between(places, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+        seeds = [[right / asked for right, asked in found] for found in own]
+        mean = [sum(found) / len(found) for found in zip(*seeds, strict=True)]
+        (line,) = axes.plot(places, mean, marker="o", label=f"{variant} ({len(own)})")
+        if len(own) == 1:
+            low, high = zip(*(wilson(*found) for found in own[0]), strict=True)
+            axes.fill_between(places, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+        for found in seeds if len(own) > 1 else ():
+            axes.plot(places, found, color=line.get_color(), alpha=0.4, linewidth=0.9)
 
 
 def recipe(experiment: Experiment) -> str:
@@ -142,6 +181,9 @@ def main(studies: Mapping[str, Study | Callable[[], Study]], told: str | None = 
     asked = parser.parse_args()
     torch.set_num_threads(1)
     study = made(studies[asked.study])
+    unknown = [each for each in asked.variants or () if each not in study.variants]
+    if unknown:
+        parser.error(f"--variants must be of {', '.join(study.variants)}, got {unknown[0]!r}")
     for seed in [] if asked.table else asked.seeds:
         for variant in asked.variants or study.variants:
             study.run(variant, seed, asked.runs)

@@ -7,7 +7,7 @@
 
 RULER's S-NIAH, byte by byte: the haystack is read once, then gone; the number is asked of the state alone. All four
 models, the plain window (which cannot know), and a TTT-like memory (no momentum, no forgetting). Exact match of all
-digits on the test split, with 95 % intervals over needles and seeds, and with the memory reset.
+digits on the test split, with a thin line a seed, and with the memory reset.
 """
 
 from dataclasses import replace

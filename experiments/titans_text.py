@@ -85,22 +85,34 @@ UPTO = tuple(LENGTH * 2**i for i in range(6))
 
 
 def beyond(rows: list[dict], windows: list[dict], field: str = "binned") -> torch.Tensor:
-    """Nats more than the plain window of the same seed says of the same text, seeds together: `(windows, bins)`."""
+    """Nats more than the plain window of the same seed says of the same text: `(seeds, windows, bins)`."""
     plain = {row["seed"]: torch.tensor(row[field]) for row in windows}
     found = [torch.tensor(row[field]) - plain[row["seed"]] for row in rows if row["seed"] in plain]
-    return torch.cat(found) if found else torch.empty(0, len(rows[0][field][0]) if rows else 0)
+    return torch.stack(found) if found else torch.empty(0, 0, len(rows[0][field][0]) if rows else 0)
 
 
 def interval(parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean over the rows, and half its 95 % interval."""
-    return parts.mean(0), 1.96 * parts.std(0) / len(parts) ** 0.5
+    """Mean over seeds and windows `(seeds, windows, bins)`, and half its 95 % interval over windows: all seeds read the
+    same ones, so these are what is drawn by chance."""
+    windows = parts.mean(0)
+    return windows.mean(0), 1.96 * windows.std(0) / len(windows) ** 0.5
 
 
 def band(axes: Any, place: torch.Tensor, parts: torch.Tensor, label: str, **style: Any) -> None:
-    """A line with its interval."""
-    mean, half = interval(parts)
+    """A line with its interval, which reaches from the lowest seed to the highest at least."""
+    (mean, half), seeds = interval(parts), parts.mean(1)
     (drawn,) = axes.plot(place, mean, label=label, **style)
-    axes.fill_between(place, mean - half, mean + half, color=drawn.get_color(), alpha=0.13, linewidth=0)
+    low, high = (mean - half).minimum(seeds.amin(0)), (mean + half).maximum(seeds.amax(0))
+    axes.fill_between(place, low, high, color=drawn.get_color(), alpha=0.13, linewidth=0)
+
+
+def cell(parts: torch.Tensor) -> str:
+    """The mean of `(seeds, windows, 1)`: with the lowest and the highest seed, or of one seed its interval."""
+    mean, half = (float(x) for x in interval(parts))
+    if len(parts) == 1:
+        return f"{mean:+.3f} ± {half:.3f}"
+    seeds = parts.mean((1, 2)).tolist()
+    return f"{mean:+.3f} ({min(seeds):+.3f} to {max(seeds):+.3f})"
 
 
 def tell(
@@ -119,8 +131,7 @@ def tell(
         more = beyond(own, windows, field)
         if not len(more):  # no plain window of the same seed yet
             continue
-        found = [interval(more[:, a:b].mean(1)) for a, b in zip(ends, ends[1:], strict=False)]
-        cells = [f"{float(mean):+.3f} ± {float(half):.3f}" for mean, half in found]
+        cells = [cell(more[..., a:b].mean(-1, keepdim=True)) for a, b in zip(ends, ends[1:], strict=False)]
         print(f"| {name} ({len(own)}) | {' | '.join(cells)} |")
 
 
@@ -150,7 +161,7 @@ def line(axes: Any, name: str, rows: list[dict]) -> None:
     if not rows:
         return
     place = (torch.arange(8 * TIMES) + 0.5) * (LENGTH // 8)
-    parts = torch.cat([torch.tensor(row["binned"]) for row in rows])
+    parts = torch.stack([torch.tensor(row["binned"]) for row in rows])
     band(axes, place, parts, f"{name}: {float(parts.mean()):.3f} ({len(rows)})")
 
 
@@ -170,7 +181,7 @@ def beside(rows: list[dict], path: Path) -> None:
             own = [row for row in found if row["variant"] == name]
             more = beyond(own, plain)
             if len(more):
-                band(axes, place, more.unflatten(1, (TIMES, -1)).mean(-1), f"{title} ({len(own)})", marker=".")
+                band(axes, place, more.unflatten(2, (TIMES, -1)).mean(-1), f"{title} ({len(own)})", marker=".")
         axes.axhline(0, color="0.4", linewidth=0.8)
         axes.axvline(LENGTH, color="0.6", linewidth=0.8, linestyle="--")
         axes.set(title=name, xlabel="position, bytes", ylim=(-0.1, 0.4))

@@ -175,17 +175,21 @@ def longer(row: str, column: str) -> list[float]:
 
 
 def text(study: str, base: str) -> Callable[[str, str], list[float]]:
-    """Nats more than the base of the same seed on the same windows, and half the 95 % interval; the base's own nats."""
+    """The base's own nats; of others how many more than the base of the same seed on the same windows, and the lowest
+    and the highest seed, or of one seed half the 95 % interval over windows."""
     plain = {row["seed"]: row["binned"] for row in results("titans_text") if row["variant"] == base}
 
     def told(row: str, column: str) -> list[float]:
         end = int(re.findall(r"[\d,]+", column)[0].replace(",", "")) // 32  # bytes of a bin
-        bins = slice(end // 2 if end > 8 else 0, end)
-        own = [(seed["binned"], plain[seed["seed"]]) for seed in of(study, TEXT[row])]
+        bins, own = slice(end // 2 if end > 8 else 0, end), of(study, TEXT[row])
+        nats = [[fmean(window[bins]) for window in seed["binned"]] for seed in own]
         if TEXT[row] == base:
-            return [round(fmean(fmean(window[bins]) for windows, _ in own for window in windows), 3)]
-        more = [fmean(window[bins]) - fmean(least[bins]) for pair in own for window, least in zip(*pair, strict=True)]
-        return [round(fmean(more), 3), round(1.96 * stdev(more) / len(more) ** 0.5, 3)]
+            return [round(fmean(map(fmean, nats)), 3)]
+        least = [[fmean(window[bins]) for window in plain[seed["seed"]]] for seed in own]
+        more = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(nats, least, strict=True)]
+        seeds = list(map(fmean, more))
+        spread = [min(seeds), max(seeds)] if len(seeds) > 1 else [1.96 * stdev(more[0]) / len(more[0]) ** 0.5]
+        return [round(number, 3) for number in (fmean(seeds), *spread)]
 
     return told
 

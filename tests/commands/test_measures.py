@@ -1,15 +1,19 @@
 """`ttmem eval` and `ttmem curve`: what is refused before the work, what is told when the picture fails."""
 
 import json
+from dataclasses import asdict
+from math import exp, log
 
 import pytest
 
 from commands.room import refused, said
 from ttmem import zoo
+from ttmem.checkpoint import save_model
 from ttmem.cli import main
 from ttmem.commands.evaluate import trained_steps
-from ttmem.evals import plots, run
-from ttmem.models import ModelConfig, build
+from ttmem.evals import nats, plots, run
+from ttmem.models import ModelConfig, build, preset
+from ttmem.tasks import make_task
 from untrained import checkpoint
 
 ONE = ("--task", "N1-K1V1-V62", "--samples", "4")
@@ -107,9 +111,36 @@ def test_models_of_one_name_are_pooled_only_where_they_are_seeds_of_one_model(sh
     assert [point["name"] for point in found] == [f"mine ({name})" for name in (*files, "other.safetensors")]
 
 
+@pytest.mark.parametrize("change", [{"task": "N1-K1V1-V62"}, {"train": {"seed": 1, "lr": 0.1}}, {"stages": ["other"]}])
+def test_models_of_one_name_that_were_trained_otherwise_are_not_pooled(shelf, capsys, change):
+    said_of = {"name": "mine", "train": {"seed": 0, "start_from": "a", "lr": 0.2}, "stages": []}
+    other = said_of | {"train": {"seed": 1, "start_from": "b", "lr": 0.2}}
+    for seed, experiment in enumerate((said_of, other, said_of | change)):
+        checkpoint(shelf / f"{seed}.safetensors", seed=seed, name="mine", experiment=experiment)
+    names = [point["name"] for point in said(capsys, "curve", "0.safetensors", "1.safetensors", *ONE)["points"]]
+    assert set(names) == {"mine"}
+    found = said(capsys, "curve", "0.safetensors", "2.safetensors", *ONE, "--steps", "1")["points"]
+    assert [point["name"] for point in found] == ["mine (0.safetensors)", "mine (2.safetensors)"]
+
+
 @pytest.mark.parametrize("memory, steps", [("tokens", 2), ("rmt4", 2), ("rmt", None), ("full", None)])
 def test_only_what_takes_steps_was_trained_with_a_number_of_them(memory, steps):
     assert trained_steps(build(ModelConfig(memory=memory, dim=16, layers=1), 0)) == steps
+
+
+def test_a_model_of_text_is_told_in_nats(shelf, capsys):
+    (shelf / "a.txt").write_text("To be, or not to be. " * 99)
+    config = preset("tiny", "lmm")
+    model = build(config, 0)
+    save_model(shelf / "text.safetensors", asdict(config), model.state_dict(), {"task": f"text:16:{shelf / 'a.txt'}"})
+    found = said(capsys, "eval", "text.safetensors", "--samples", "20")
+    assert found["nats"] == pytest.approx(nats(model, make_task(found["task"]), 20))
+    assert found["perplexity"] == pytest.approx(exp(found["nats"])) and "exact_match" not in found
+    assert main(["eval", "text.safetensors", "--samples", "20"]) == 0
+    assert f"{found['nats'] / log(2):.4f}" in capsys.readouterr().out
+    line = "--curve, --plot, --steps and --queries are of exact match, and text:16:"
+    for words in (["--curve"], ["--steps", "2"], ["--queries", "2"]):
+        assert line in refused(capsys, "eval", "text.safetensors", *words)
 
 
 def test_a_number_of_steps_given_twice_is_measured_once(shelf, capsys):

@@ -8,7 +8,7 @@ from ttmem.core import State
 from ttmem.core.state import Log
 from ttmem.evals import BATCH, evaluate, run, steps_curve
 from ttmem.evals.report import clustered
-from ttmem.evals.run import episodes, evaluating, mean_loss
+from ttmem.evals.run import AT_ONCE, FEWEST, episodes, evaluating, mean_loss, pieces
 from ttmem.models import LayeredConfig, ModelConfig, Titans, build, preset
 from ttmem.tasks import AssociativeRetrieval, Episode, Needle
 from ttmem.tasks.characters import VOCAB
@@ -184,6 +184,16 @@ def test_write_loss_is_the_mean_of_the_writes_own_log_and_falls():
     _, log = model.write(model.start(30), context, 4)
     assert report.write_loss == pytest.approx(log.loss.mean(1).tolist(), rel=1e-6) and len(report.write_loss) == 4
     assert report.write_loss[0] > report.write_loss[-1]
+
+
+def test_long_questions_are_read_in_pieces_as_well():
+    task = AssociativeRetrieval.from_name("N8-K2V2-V62")
+    episode = task.sample(BATCH)
+    asked = episode.target.repeat_interleave(400, dim=2)
+    wide = replace(episode, target=asked, answer=asked > 0)
+    rows = [len(piece) for piece in pieces(wide, torch.device("cpu"))]
+    assert max(rows) * asked.shape[1] * asked.shape[2] <= max(AT_ONCE, FEWEST * asked.shape[1] * asked.shape[2])
+    assert sum(rows) == BATCH and max(rows) < len(next(pieces(episode, torch.device("cpu"))))
 
 
 def test_batches_with_different_numbers_of_segments_make_one_report():

@@ -96,6 +96,16 @@ def test_more_tokens_leave_the_logits_of_the_old_ones(tmp_path, tied):
     assert_same(TitansForCausalLM.from_pretrained(tmp_path), made, rows)
 
 
+def test_fewer_tokens_than_the_padding_s_id_are_refused_before_anything_changes():
+    made, rows = model(pad_token_id=VOCAB - 1), ids(2, 9) % (VOCAB - 1)
+    before = made(rows).logits
+    with pytest.raises(ValueError, match=f"^new_num_tokens must be > pad_token_id = {VOCAB - 1}, got 5: change"):
+        made.resize_token_embeddings(5)
+    assert made.config.vocab_size == VOCAB and torch.equal(made(rows).logits, before)
+    made.resize_token_embeddings(5, pad_to_multiple_of=VOCAB)
+    assert made.config.vocab_size == VOCAB
+
+
 @pytest.mark.parametrize("architecture", MIXERS)
 def test_a_checkpoint_of_ttmem_becomes_the_same_model(tmp_path, architecture):
     core = build(config(architecture, tie_word_embeddings=False).to_core(), seed=0)

@@ -81,6 +81,10 @@ def test_every_model_learns_a_sample_by_heart(kind):
         ("neural", {"truncate": 2}, "truncate must be None for memory=neural, got 2: an option of rmt, rmt4"),
         ("none", {"rule": "adam"}, "rule must be sgd for memory=none, got adam"),
         ("tokens", {"memory_hidden": 8}, "memory_hidden must be None for memory=tokens, got 8: an option of mlp"),
+        ("forward", {"recompute": True}, "recompute must be False for memory=forward, got True: an option of tokens"),
+        ("full", {"meta_gradient": "first"}, "meta_gradient must be second for memory=full, got first"),
+        ("tokens", {"momentum": 0.9}, "momentum must be 0.5 for rule=sgd, got 0.9: an option of momentum, titans"),
+        ("rmt4", {"rule": "momentum", "forget": 0.3}, "forget must be 0.01 for rule=momentum, got 0.3: an option of"),
     ],
 )
 def test_an_option_that_would_change_nothing_is_refused(kind, options, line):

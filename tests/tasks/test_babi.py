@@ -62,6 +62,28 @@ def test_a_bad_line_of_babi_is_refused_by_its_number(tmp_path, line):
         read_babi(tmp_path / "qa1.txt")
 
 
+def test_facts_that_come_again_are_left_out_of_the_earlier_split_with_what_else_could_be_asked_of_them():
+    def question(story, facts, asked="who?"):
+        return babi.Question(story, ((facts,),), (babi.encode(asked)[0],), (7,), 0)
+
+    own = [question(10, 1), question(1, 1, "where?"), question(2, 2), question(3, 3), question(4, 3, "where?")]
+    test = [question(1, 2, "where?"), question(2, 3)]
+    splits = babi.part(own, test)
+    assert splits == {"train": [own[1], own[2], own[4]], "validation": [own[0]], "test": test}
+    splits = babi.part(own, test, by_facts=True)
+    assert splits == {"train": [], "validation": [own[0]], "test": test}
+
+
+@pytest.mark.parametrize("kind", ["qa1", "qa2", "qa4", "qa5"])
+def test_no_question_of_a_later_split_can_be_asked_in_an_earlier_one(data, kind):
+    task = BabiLong(kind, 0, data=data)
+    told = [
+        {each.facts if task.pairs > 1 else (each.facts, each.question) for each in task._questions[split]}
+        for split in ("train", "validation", "test")
+    ]
+    assert not told[0] & told[1] | told[0] & told[2] | told[1] & told[2]
+
+
 # BABILong's own files
 
 SAMPLE = {"input": "Call me Mary. Mary went to the garden.", "question": "Where is Mary? ", "target": "garden"}

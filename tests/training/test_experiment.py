@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ from training.short import EASY, TARGET, experiment
 from ttmem.evals.fit import check_fit
 from ttmem.models import LayeredConfig, ModelConfig, build, preset
 from ttmem.tasks import make_task
-from ttmem.training import Experiment, Stage, load_experiment, override
+from ttmem.training import Experiment, Stage, TrainConfig, load_experiment, override
 from ttmem.training.experiment import differences
 
 
@@ -135,6 +136,52 @@ def test_segments_end_where_the_task_ends_them(task, line):
         check_fit(build(config), made)
     fit = {"separator": made.separator, "segment_size": None if made.separator else 64}
     Experiment("x", task, replace(config, **fit))
+
+
+@pytest.mark.parametrize(
+    "stage, line",
+    [
+        ("N1-K1V1-V62", "model.vocab must be the 70 ids of N1-K1V1-V62, got 258"),
+        ("babilong:qa1:1k", "model.vocab must be the 1058 ids of babilong:qa1:1k, got 258"),
+    ],
+)
+def test_the_tasks_of_all_stages_are_held_against_the_model(stage, line):
+    with pytest.raises(ValueError, match=f"^{line}"):
+        Experiment("x", "needle:passkey:128", preset("tiny", "lmm"), (Stage(stage),))
+    config = LayeredConfig("armt", vocab=1058, separator=1)
+    with pytest.raises(ValueError, match="^model.separator must be what ends a segment of babilong:qa1:128, got 1"):
+        Experiment("x", "babilong:qa1:1k:s64", config, (Stage("babilong:qa1:128"),))
+
+
+def test_a_text_has_no_separator_and_no_exact_match(tmp_path):
+    (tmp_path / "a.txt").write_text("To be, or not to be. " * 99)
+    task = f"text:16:{tmp_path / 'a.txt'}"
+    with pytest.raises(ValueError, match="^model.separator must be what ends a segment of .*, got 69: it has none"):
+        Experiment("x", task, LayeredConfig("prmt4", vocab=258, pad=257))
+    with pytest.raises(ValueError, match="^train.target is an exact match, which text:16:.* has none of"):
+        Experiment("x", task, preset("tiny", "lmm"), train=TrainConfig(target=0.5))
+
+
+def test_final_steps_count_from_the_last_of_several_stages():
+    train = TrainConfig(schedule="constant", final_steps=5)
+    with pytest.raises(ValueError, match="^train.final_steps counts from the last of several stages"):
+        Experiment("x", EASY, train=train)
+    assert Experiment("x", TARGET, stages=(Stage(EASY),), train=train).train.final_steps == 5
+
+
+def test_a_file_may_have_dataclasses_and_neighbours(tmp_path):
+    (tmp_path / "common_to_both.py").write_text(f"TASK = '{EASY}'\n")
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from common_to_both import TASK\n"
+        "from ttmem.training import Experiment\n"
+        "@dataclass\nclass Own:\n    task: str = TASK\n"
+        "EXPERIMENT = Experiment('mine', Own().task)\n"
+    )
+    before = list(sys.path)
+    assert load_experiment(tmp_path / "mine.py") == Experiment("mine", EASY)
+    assert sys.path == before and "mine" not in sys.modules
 
 
 def test_a_memory_without_segments_has_no_separator_to_fit():

@@ -73,16 +73,23 @@ class Curve(Command):
 
 
 def titles(loaded: list["Loaded"]) -> list[str]:
-    """How the memories are called: by the experiment's name, and by the file where models of one name differ.
+    """How the memories are called: by the experiment's name, and by the file where runs of one name differ.
 
-    Points of one title are pooled, and only seeds of one model may be.
+    Points of one title are pooled, and only seeds of one experiment may be.
     """
     names = [str(each.facts.get("name", each.name)) for each in loaded]
-    configs: dict[str, list[dict[str, Any]]] = {}
+    recipes: dict[str, list[dict[str, Any]]] = {}
     for each, name in zip(loaded, names, strict=True):
-        configs.setdefault(name, []).append(each.config)
-    alike = {name: all(config == found[0] for config in found) for name, found in configs.items()}
+        recipes.setdefault(name, []).append(recipe(each))
+    alike = {name: all(each == found[0] for each in found) for name, found in recipes.items()}
     return [name if alike[name] else f"{name} ({each.path})" for each, name in zip(loaded, names, strict=True)]
+
+
+def recipe(loaded: "Loaded") -> dict[str, Any]:
+    """What a model was made by, whatever the seed and the run it went on from."""
+    experiment = dict(loaded.facts.get("experiment") or {})
+    train = {name: value for name, value in experiment.pop("train", {}).items() if name not in ("seed", "start_from")}
+    return {"model": loaded.config, "task": loaded.facts.get("task"), "experiment": experiment, "train": train}
 
 
 def check_different(loaded: list["Loaded"]) -> None:

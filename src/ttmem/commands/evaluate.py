@@ -2,6 +2,7 @@
 
 import json as jsonlib
 from dataclasses import dataclass
+from math import exp, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,14 +18,14 @@ CURVE_STEPS, CURVE_SAMPLES = range(1, 31), 2_000
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(Command):
-    """Exact match on the test split, with a 95 % interval and the control that the memory was reset."""
+    """Exact match on the test split, with a 95 % interval and the control that the memory was reset; of text, nats."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, checkpoint()]
     """A file, or the name of a shipped checkpoint (ttmem models)."""
     task: Annotated[str | None, unset("NAME")] = None
     """Such as N2-K4V4-S2_16-32; by default the task it was trained for."""
     samples: int = 10_000
-    """Contexts."""
+    """Contexts, or windows of a text."""
     queries: int = 1
     """Questions of each context: the published metric is one; more tell good memories apart by the same writes."""
     seed: int = 1
@@ -46,6 +47,8 @@ class Eval(Command):
         drawable(self.plot)
         loaded = load(self.checkpoint)
         task, model = loaded.make_task(self.task), placed(loaded.model, self.device)
+        if getattr(task, "measure", "") == "nats":
+            return self.predicted(loaded.name, model, task)
         report = evaluate(model, task, self.samples, self.seed, self.steps, queries=self.queries)
         found = {"checkpoint": loaded.name} | jsonlib.loads(report.to_json())
         reports = self.more_steps(model, task) if self.curve or self.plot else []
@@ -57,6 +60,23 @@ class Eval(Command):
             from ..evals.plots import curve_image
 
             curve_image(self.plot, reports, trained_steps(model))
+
+    def predicted(self, name: str, model: Any, task: Any) -> None:
+        """How well a text is predicted, window by window: no whole window is ever right."""
+        from ..evals import nats
+
+        if self.curve or self.plot or self.steps or self.queries > 1:
+            raise ValueError(f"--curve, --plot, --steps and --queries are of exact match, and {task.name} is text")
+        found = nats(model, task, self.samples, self.seed)
+        asked = {"checkpoint": name, "task": task.name, "split": "test", "samples": self.samples, "seed": self.seed}
+        told = {
+            "checkpoint": name,
+            "task": f"{task.name}, {self.samples} test windows, seed {self.seed}",
+            "nats per token": f"{found:.4f}",
+            "bits per token": f"{found / log(2):.4f}",
+            "perplexity": f"{exp(found):.3f}",
+        }
+        self.tell(asked | {"nats": found, "perplexity": exp(found)}, lines(told))
 
     def more_steps(self, model: Any, task: Any) -> list["Report"]:
         """The curve; of one point for a model that takes no gradient steps."""

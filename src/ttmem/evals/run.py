@@ -19,8 +19,8 @@ BATCH = 500
 """Contexts drawn at a time; fixed, so that split, seed and number of samples name the same questions everywhere."""
 
 AT_ONCE, FEWEST = 2**14, 16
-"""Context tokens that a CPU reads at once, in no fewer rows: where it reads more, fresh memory costs it up to as much
-time as the arithmetic, and with fewer rows the calls do."""
+"""Tokens that a CPU reads at once, of contexts or of questions, in no fewer rows: where it reads more, fresh memory
+costs it up to as much time as the arithmetic, and with fewer rows the calls do."""
 
 NOTHING = 1e-18
 """A surprise that is none: what the norm of a gradient of zeros comes to in float32, and more."""
@@ -108,6 +108,8 @@ def episodes(task: Task, samples: int, seed: int, split: str, queries: int | Non
 def pieces(episode: Episode, device: torch.device) -> Iterator[Episode]:
     """The episode, on a CPU some rows at a time."""
     rows, tokens = episode.context.shape
+    asked = episode.target.shape[1] * (episode.query.shape[2] + episode.target.shape[2])
+    tokens = max(tokens, asked)
     size = max(AT_ONCE // max(tokens, 1), FEWEST) if device.type == "cpu" else rows
     yield from (episode[first : first + size] for first in range(0, rows, size))
 

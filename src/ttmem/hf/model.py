@@ -178,9 +178,19 @@ class TitansForCausalLM(PreTrainedModel, GenerationMixin):
         for index, block in enumerate(self.model.blocks):
             block.checkpoint = enable and index % every_n_layers == 0
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """As transformers' own: more or fewer tokens."""
-        embedding = super().resize_token_embeddings(*args, **kwargs)
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """As transformers' own: more or fewer tokens.
+
+        Raises ValueError, and leaves the model as it was, where the padding's id would be gone.
+        """
+        size, pad = new_num_tokens, self.config.pad_token_id
+        if size is not None and pad is not None:
+            whole = pad_to_multiple_of or 1
+            if pad >= -(-size // whole) * whole:
+                raise ValueError(f"new_num_tokens must be > pad_token_id = {pad}, got {size}: change the padding first")
+        embedding = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         self.model.config = self.config.to_core()
         return embedding
 

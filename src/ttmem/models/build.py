@@ -1,7 +1,7 @@
 """From one flat config to a model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from .armt import ARMT
 from .forward_memory import ForwardMemory
 from .full_context import FullContext
 from .layered_config import LAYERED, LayeredConfig
-from .meta_memory import MetaMemory
+from .meta_memory import MetaMemory, WriteConfig
 from .prmt4 import PRMT4
 from .rmt import RMT
 from .rmt4 import RMT4, CarryConfig
@@ -26,9 +26,7 @@ CARRIED, BARE = ("rmt", "rmt4"), ("none", "full")
 STEPS = ("tokens", "neural", "mlp", "rmt4")
 """Memories that are written by gradient steps."""
 FOR = {
-    "steps": STEPS,
-    "rule": STEPS,
-    "weigh": STEPS,
+    **{each.name: STEPS for each in fields(WriteConfig) if each.name not in ("lr", "memory_lr", "weight")},
     "replay": ("rmt4",),
     "gate": ("rmt4",),
     "truncate": CARRIED,
@@ -36,7 +34,8 @@ FOR = {
     "memory_output": ("neural",),
     "memory_hidden": ("mlp",),
 }
-"""Options that only these memories have: set for another one, they would change nothing."""
+"""Options that only these memories have: set for another one, they would change nothing. What says how large or how
+fast (`slots`, `lr`, `weight`) may stand in one config for many memories."""
 
 
 @dataclass(frozen=True)

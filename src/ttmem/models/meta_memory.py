@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..checks import at_least, not_negative, one_of, positive
+from ..checks import at_least, not_negative, one_of, own, positive
 from ..core.gradient import check_meta_gradient
 from ..core.loop import begin, fold, scheduled_step
 from ..core.objectives import Objective, token_loss
@@ -70,6 +70,7 @@ class WriteConfig:
     def __post_init__(self):
         check_meta_gradient(self.meta_gradient)
         one_of(self, {"rule": tuple(RULES)})
+        own(self, "rule", {"momentum": ("momentum", "titans"), "forget": ("titans",)})
         at_least(self, {"steps": 0, "weight": 0})
         positive(self, ("lr", "memory_lr"))
         if self.weigh_steps and not self.weigh:

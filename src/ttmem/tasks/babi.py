@@ -125,18 +125,22 @@ def read_babi(path: Path) -> list[Question]:
     return questions
 
 
-def part(train: list[Question], test: list[Question]) -> dict[str, list[Question]]:
+def part(train: list[Question], test: list[Question], by_facts: bool = False) -> dict[str, list[Question]]:
     """The questions of each split: every tenth story of the training file is validation.
 
     Short stories come twice: a question that is asked of the same facts in the test is in neither of the others, and
-    one that is in validation is not in train.
+    one that is in validation is not in train. `by_facts`: whatever is asked of them, where others may be asked too.
     """
-    asked = {(each.facts, each.question) for each in test}
+
+    def told(each: Question) -> Any:
+        return each.facts if by_facts else (each.facts, each.question)
+
+    asked = set(map(told, test))
     found = {"test": test}
     for split, kept in (("validation", True), ("train", False)):
         own = [each for each in train if (each.story % HELD_OUT == 0) == kept]
-        found[split] = [each for each in own if (each.facts, each.question) not in asked]
-        asked |= {(each.facts, each.question) for each in own}
+        found[split] = [each for each in own if told(each) not in asked]
+        asked |= set(map(told, own))
     return {split: found[split] for split in SPLITS}
 
 

@@ -57,6 +57,7 @@ class Text:
     packed: dict[str, Tensor] | None = field(default=None, repr=False, compare=False)
 
     pairs: ClassVar[int] = 1  # questions that a context has: the window
+    separator: ClassVar[None] = None  # no id ends a segment
     measure: ClassVar[str] = "nats"  # what is validated: a whole window is never right
 
     def __post_init__(self):

@@ -1,9 +1,11 @@
 """A number we publish, as one object: model, task, the way there, and what to expect."""
 
 import importlib.util
+import sys
 import traceback
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..evals.fit import check_segments
 from ..models import Config, ModelConfig, config_of
-from ..tasks import make_task
+from ..tasks import Task, make_task
 from .config import TrainConfig
 from .curriculum import Curriculum, Stage
 
@@ -41,12 +43,19 @@ class Experiment:
     expected: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        task = make_task(self.task)
+        for name in dict.fromkeys((self.task, *(stage.task for stage in self.stages))):
+            self._check_task(make_task(name))
+        if self.train.final_steps is not None and len(self.curriculum.stages) == 1:
+            raise ValueError("train.final_steps counts from the last of several stages: give stages, or train.steps")
+        if self.train.target is not None and getattr(make_task(self.task), "measure", "") == "nats":
+            raise ValueError(f"train.target is an exact match, which {self.task} has none of: leave it None")
+
+    def _check_task(self, task: Task) -> None:
         if self.model.vocab != task.vocab:
-            raise ValueError(f"model.vocab must be the {task.vocab} ids of {self.task}, got {self.model.vocab}")
+            raise ValueError(f"model.vocab must be the {task.vocab} ids of {task.name}, got {self.model.vocab}")
         pad, own = getattr(task, "pad", 0), getattr(self.model, "pad", 0)
         if own != pad:
-            raise ValueError(f"model.pad must be {pad}, the padding of {self.task}, got {own}")
+            raise ValueError(f"model.pad must be {pad}, the padding of {task.name}, got {own}")
         check_segments(self.model, task)
 
     @property
@@ -102,7 +111,7 @@ def override(experiment: Experiment, changes: Sequence[str]) -> Experiment:
 
 
 def load_experiment(path: str | Path) -> Experiment:
-    """The `EXPERIMENT` of a Python file, which is run: load only files you trust.
+    """The `EXPERIMENT` of a Python file, which is run, with what lies beside it: load only files you trust.
 
     Raises FileNotFoundError for no file, and ValueError where it defines no experiment, or fails (with its line).
     """
@@ -113,13 +122,29 @@ def load_experiment(path: str | Path) -> Experiment:
         raise ValueError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with _imported(module, Path(path).resolve().parent):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise ValueError(f"{path}{_line_in(path, error)}: {type(error).__name__}: {error}") from error
     found = getattr(module, "EXPERIMENT", None)
     if not isinstance(found, Experiment):
         raise ValueError(f"{path} defines no EXPERIMENT = Experiment(...)")
     return found
+
+
+@contextmanager
+def _imported(module: types.ModuleType, folder: Path) -> Iterator[None]:
+    """For a while the module is among those imported, as dataclasses in it want, and finds its neighbours."""
+    before, path = sys.modules.get(module.__name__), sys.path
+    sys.modules[module.__name__], sys.path = module, [str(folder), *path]
+    try:
+        yield
+    finally:
+        sys.path = path
+        if before is None:
+            del sys.modules[module.__name__]
+        else:
+            sys.modules[module.__name__] = before
 
 
 def _line_in(path: str | Path, error: BaseException) -> str:

@@ -17,6 +17,7 @@ from ..models import build
 from ..tasks import Episode, make_task
 from .curriculum import questions
 from .experiment import Experiment
+from .lock import alone
 from .optimizer import factor, make_optimizers, set_share
 from .parallel import Workers
 from .progress import HISTORY, Clock, Reporter
@@ -37,18 +38,20 @@ def train(experiment: Experiment, out: str | Path, resume: bool = True, progress
 
     With `resume` it goes on from the state in `out`, if there is one, bit for bit as if it had never stopped; without,
     that run is replaced once this one saves. Ctrl-C and SIGTERM save and return; under torchrun each process takes its
-    rows of the same batch. Raises Diverged, and ValueError where `out` holds a run of another experiment.
+    rows of the same batch. Raises Diverged, and ValueError where `out` holds a run of another experiment, or another
+    process trains there.
     """
-    trainer = Trainer(experiment, Path(out), resume, progress)
-    try:
-        with Interruption() as interruption:
-            if trainer.ends():  # a budget that was made smaller may be used up already
-                trainer.save()
-            while not trainer.state.stopped:
-                trainer.advance(bool(interruption))
-    finally:
-        trainer.reporter.close()
-    return trainer.finish()
+    with alone(Path(out)):
+        trainer = Trainer(experiment, Path(out), resume, progress)
+        try:
+            with Interruption() as interruption:
+                if trainer.ends():  # a budget that was made smaller may be used up already
+                    trainer.save()
+                while not trainer.state.stopped:
+                    trainer.advance(bool(interruption))
+        finally:
+            trainer.reporter.close()
+        return trainer.finish()
 
 
 class Trainer:
