@@ -112,9 +112,9 @@ def test_a_row_without_surprise_does_not_poison_the_meta_gradient(rule, dtype):
     assert torch.isfinite(gradient).all() and not change["w"].any()
 
 
-@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_clip_that_is_no_limit_is_named_in_the_error(limit):
-    with pytest.raises(ValueError, match=f"clip must be > 0, got {limit}"):
+    with pytest.raises(ValueError, match=f"clip must be > 0 and finite, got {limit}"):
         clip(limit)
 
 

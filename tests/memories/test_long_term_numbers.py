@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from core.titans_rows import assert_close
 from memories.another_process import numbered, save
 from memories.small import DIM, OPTIONS, T, in_pieces, memory_of, text
+from ttmem.core.chunkwise import tokenwise
 from ttmem.core.state import tensors
 from ttmem.memories import LongTermConfig, LongTermMemory, long_term
 
@@ -157,3 +158,29 @@ def test_the_state_of_another_kind_of_memory_is_refused(options, said):
     _, state = LongTermMemory(16, heads=2, chunk_size=8)(torch.randn(1, 5, 16))
     with pytest.raises(ValueError, match=said):
         LongTermMemory(16, **{"heads": 2, "chunk_size": 8} | options)(torch.randn(1, 5, 16), state)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_silent_stretch_gets_no_gradient_without_bounds(depth):
+    memory, lift = LongTermMemory(16, heads=2, depth=depth, chunk_size=4), torch.nn.Linear(3, 16)
+    torch.nn.init.zeros_(lift.bias)
+    torch.nn.init.normal_(memory.norm_bias, std=0.1)
+    series = torch.randn(2, 24, 3)
+    memory(lift(series))[0].square().mean().backward()
+    loud = lift.bias.grad.norm()
+    lift.zero_grad()
+    series[:, 8:16] = 0
+    memory(lift(series))[0].square().mean().backward()
+    assert lift.bias.grad.norm() < 1e4 * loud  # it was 1e11 times as long
+
+
+@pytest.mark.parametrize("clip", [10.0, None])
+def test_gradients_of_gradients_are_finite_where_tokens_are_masked(monkeypatch, clip):
+    memory = LongTermMemory(8, heads=2, chunk_size=4, clip=clip).float()
+    torch.nn.init.normal_(memory.norm_bias, std=0.1)
+    monkeypatch.setattr(long_term, "chunkwise", tokenwise)
+    mask, weights = torch.arange(12)[None] < 5, list(memory.parameters())
+    said, _ = memory(torch.randn(1, 12, 8, dtype=torch.float32), mask=mask)
+    first = torch.autograd.grad(said.square().sum(), weights, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), weights, materialize_grads=True)
+    assert all(torch.isfinite(g).all() for g in (*first, *second))

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ttmem.nn import attend, visible
+from ttmem.nn import attend, attention, visible
 from ttmem.nn.attention import attend_near
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -57,12 +57,19 @@ def test_visible_says_who_sees_whom(prefix, window):
 
 
 def test_a_mask_first_made_in_inference_mode_serves_training_too():
-    visible.cache_clear()
+    attention._kept.cache_clear()
     with torch.inference_mode():
         visible(3, 2, None, CPU)
     q, k, v = (x.requires_grad_() for x in qkv())
     attend(q, k, v, visible(3, 2, None, CPU)[None, None]).sum().backward()
     assert k.grad.any()
+
+
+def test_small_masks_are_made_once_and_large_ones_not_kept():
+    assert visible(40, 2, None, CPU) is visible(40, 2, None, CPU)
+    before = attention._kept.cache_info().currsize
+    assert visible(1024, 8, None, CPU).shape == (1024, 1032)
+    assert attention._kept.cache_info().currsize == before
 
 
 @pytest.mark.parametrize("window", [1, 2, 4])

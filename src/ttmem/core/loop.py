@@ -62,8 +62,9 @@ def step_along(gradient: Gradient, rule: Rule, rates: RateSource) -> Step:
 def fold(step: Step, state: State, stream: Iterable[Any], recompute: bool = False) -> tuple[State, Log]:
     """Write a stream, item by item; the log's fields are `(writes, batch)`.
 
-    With `recompute` the backward pass runs each step again instead of keeping its activations, so memory does not grow
-    with the number of writes except by the states themselves; the results are the same, bit for bit.
+    With `recompute` the backward pass runs each step again instead of keeping its activations, so memory grows
+    little with the number of writes: by the states, and by what of a step lies beside the way to the fast weights, such
+    as a first norm of the input; the results are the same, bit for bit.
     """
     logs = []
     for data in stream:

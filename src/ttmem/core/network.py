@@ -103,5 +103,16 @@ def error_of(h: Tensor, k: Tensor, v: Tensor, norm: Norm | None) -> Tensor:
 
 def limited(a: Tensor, delta: Tensor, clip: float) -> Tensor:
     """`delta`, smaller where its outer product with `a` is longer than `clip`."""
-    size = a.norm(dim=-1, keepdim=True) * delta.norm(dim=-1, keepdim=True)
+    size = length(a) * length(delta)
     return delta * (clip / size.clamp_min(clip))
+
+
+def length(x: Tensor, least: float = 0.0) -> Tensor:
+    """The Euclidean length of each vector, `(..., 1)`, at least `least`; its derivatives are finite at zero."""
+    return torch.sqrt(x.square().sum(-1, keepdim=True).clamp_min(max(least**2, torch.finfo(x.dtype).tiny)))
+
+
+def unit(x: Tensor) -> Tensor:
+    """Each vector at length 1, or 1,000 times as long where that is shorter: a vector of zeros, as of a silent input,
+    stays one, and its gradient is no longer than that."""
+    return x / length(x, least=1e-3)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 Rate = float | Tensor | Mapping[str, Any]
-"""One number, a tensor that broadcasts against every fast weight, or one of these per fast weight."""
+"""One number, a tensor with a number for each row (or row and first dimensions), or one of these per fast weight."""
 
 
 class Rates(NamedTuple):

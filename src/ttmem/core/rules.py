@@ -5,6 +5,7 @@ A rule is a pair of functions, as in optax: `start(fast)` gives what it remember
 the gradient; the last one's change is added to the fast weights. Everything is differentiable.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -68,11 +69,11 @@ def clip(limit: float) -> Rule:
     """Each row's surprise, taken over all its fast weights together, gets norm <= `limit`."""
 
     def update(grads: Tree, fast: Tree, rates: Rates) -> Tree:
-        factor = (limit / row_norm(grads)).clamp(max=1.0)
+        factor = limit / row_norm(grads).clamp_min(limit)
         return {name: _scaled(factor, g) for name, g in grads.items()}
 
-    if not limit > 0:
-        raise ValueError(f"clip must be > 0, got {limit}")
+    if not 0 < limit < math.inf:
+        raise ValueError(f"clip must be > 0 and finite, got {limit}")
     return _memoryless(update)
 
 

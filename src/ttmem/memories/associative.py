@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..core.loop import fold, step_along
-from ..core.network import read, surprises
+from ..core.network import read, surprises, unit
 from ..core.rates import Rates
 from ..core.rules import chain, forget, sgd, titans
 from ..core.state import State, Tree
@@ -201,7 +201,7 @@ class LayerNetwork:
 
     def start(self, init: Tree, batch: int) -> Tree:
         """The initial memory of every row, `(g, b, h, ...)`, and no momentum, under `s1 ..`."""
-        fast = {name: repeat(wide(w), "g h i o -> g b h i o", b=batch) for name, w in init.items()}
+        fast = {name: repeat(wide(w), "g h i o -> g b h i o", b=batch).clone() for name, w in init.items()}
         past = {f"s{name[1:]}": torch.zeros_like(w) for name, w in fast.items()} if self.momentum else {}
         return fast | past
 
@@ -209,7 +209,7 @@ class LayerNetwork:
         """What each token recalls; the rows may be several questions (r = b q) to each memory."""
         g, batch = state["w1"].shape[:2]
         q = self.project(weights, seen, "q")
-        rows = rearrange(F.normalize(q, dim=-1), "g (b q) t h e -> (g b h) (q t) e", b=batch)
+        rows = rearrange(unit(q), "g (b q) t h e -> (g b h) (q t) e", b=batch)
         with torch.autocast(rows.device.type, enabled=False):
             said = read({name: state[name].flatten(0, 2) for name in self.names}, rows)
         # eps: a memory that says nothing, as before its first write, must not have gradients without bound
@@ -264,7 +264,7 @@ class LayerNetwork:
         k, *v = parts.split(self.heads, dim=3)  # no v where the layer itself gives the target
         target = v[0] if v else wide(done.y if self.target == "hidden" else done.y - done.x)
         target = target if v else rearrange(target, "g b t (h e) -> g b t h e", h=self.heads)
-        k, target = (rearrange(part, "g b t h e -> (g b h) t e") for part in (F.normalize(k, dim=-1), target))
+        k, target = (rearrange(part, "g b t h e -> (g b h) t e") for part in (unit(k), target))
         return k, target
 
     def project(self, weights: Tree, seen: Float[Tensor, "g r t d"], part: str) -> Float[Tensor, "g r t n e"]:

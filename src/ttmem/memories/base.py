@@ -53,9 +53,9 @@ class Memory(nn.Module):
         return list(self.init)
 
     def start(self, batch: int) -> Tree:
-        """The memory before any write, `{"mem": (batch, slots, dim)}`."""
+        """The memory before any write, `{"mem": (batch, slots, dim)}`: copies, never a view of the weights."""
         not_negative(batch=batch)
-        return {"mem": repeat(wide(self.init["mem"]), "m d -> b m d", b=batch)}
+        return {"mem": repeat(wide(self.init["mem"]), "m d -> b m d", b=batch).clone()}
 
     def open(self, kept: Tree) -> Tree:
         """What a write changes: the kept tokens, and copies of the initial values of the rest, in one type."""

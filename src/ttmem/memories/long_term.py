@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..checks import at_least, one_of, positive, whole
 from ..core.chunkwise import ChunkState, Form, Rows, chunkwise
-from ..core.network import Norm, read
+from ..core.network import Norm, read, unit
 from ..core.state import Tree
 from ..nn.conv import CausalConv
 from ..nn.layers import RMSNorm, outputs
@@ -204,7 +204,7 @@ class LongTermMemory(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             q = outputs(self.qkv, x.to(self.qkv.weight.dtype), 0, self.config.dim)
             q = rearrange(wide(F.silu(q)), "b t (h e) -> (b h) t e", h=self.config.heads)
-            y = read(fast, F.normalize(q, dim=-1), self.form(len(x)).norm)
+            y = read(fast, unit(q), self.form(len(x)).norm)
         return self.finish(y, x)
 
     def form(self, batch: int) -> Form:
@@ -288,7 +288,7 @@ def form_of(config: LongTermConfig, *norm: Float[Tensor, "n d"]) -> Form:
 def split(qkv: Float[Tensor, "b t c"], heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values `(n, t, e)`, one row per sample and head; queries and keys of length 1."""
     q, k, v = rearrange(wide(F.silu(qkv)), "b t (part h e) -> part (b h) t e", part=3, h=heads).unbind()
-    return F.normalize(q, dim=-1), F.normalize(k, dim=-1), v
+    return unit(q), unit(k), v
 
 
 def log_sigmoid(x: Tensor) -> Tensor:

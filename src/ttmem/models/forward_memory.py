@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..core.state import Log, State
 from ..memories.tokens import MemoryTokens
 from .base import Backbone, Episode, Outcome, answer_logits, fits, join, of_rows, once, score
+from .segments import pushed
 
 
 class ForwardMemory(nn.Module):
@@ -34,7 +35,7 @@ class ForwardMemory(nn.Module):
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
         """One forward pass, a row of padding keeps its memory; there is no loss to report, and no `steps` but 1."""
         once(steps)
-        old = of_rows(state, len(context), self.start(1).fast).fast["mem"]
+        old, context = of_rows(state, len(context), self.start(1).fast).fast["mem"], pushed(context, self.pad)
         length, slots = (context != self.pad).sum(1), self.memory.slots
         place = length[:, None] + torch.arange(slots, device=context.device)
         index = place[..., None].expand(-1, -1, self.backbone.dim)

@@ -25,6 +25,7 @@ from ..memories.base import Memory, Source
 from ..nn.conv import CausalConv
 from ..nn.layers import RMSNorm
 from .base import Backbone, Episode, Outcome, answer_logits, fits, join, of_rows, score, spread
+from .segments import pushed
 
 RULES = {"sgd": sgd, "momentum": momentum, "titans": titans, "adam": adam}
 
@@ -49,7 +50,7 @@ class WriteConfig:
         weigh_steps: with `weigh`, each step of a write has weights of its own; the last one's serve further steps. So
             a first step may write all of a pair, and the last mend what is asked for alone.
         weight: w of the outer loss, read + w * write.
-        recompute: keep no activations of the write steps; slower, memory flat in K.
+        recompute: keep nearly no activations of the write steps; slower, memory nearly flat in K.
     """
 
     steps: int = 2
@@ -72,9 +73,11 @@ class WriteConfig:
         one_of(self, {"rule": tuple(RULES)})
         own(self, "rule", {"momentum": ("momentum", "titans"), "forget": ("titans",)})
         at_least(self, {"steps": 0, "weight": 0})
-        positive(self, ("lr", "memory_lr"))
+        positive(self, ("lr", "memory_lr", "clip"))
         if self.weigh_steps and not self.weigh:
             raise ValueError("weigh_steps must be False where weigh is: without weights of tokens no step has its own")
+        if self.weigh and self.meta_gradient in ("first", "none"):
+            raise ValueError(f"weigh must be False for meta_gradient={self.meta_gradient}, which cannot train it")
         self.make_rule()
         self.make_rates(["mem"])
 
@@ -134,7 +137,8 @@ class MetaMemory(nn.Module):
         step = scheduled_step(self.objective(state), rule, self.rates, self.config.meta_gradient, steps)
         opened = begin(rule, self.memory.open(state.fast))
         stream = [(context, source) for source in sources[:steps]]
-        written, log = fold(step, opened, stream, self.config.recompute)
+        kept_again = self.config.meta_gradient not in ("first", "none")  # these keep nothing that could be made again
+        written, log = fold(step, opened, stream, self.config.recompute and kept_again)
         source = sources[-1]
         told = source.mask.any(1)[:, None, None]
         tokens = torch.where(told, self.memory.tokens(written.fast, source), state.fast["mem"])
@@ -142,8 +146,8 @@ class MetaMemory(nn.Module):
         return (detach(kept) if self.config.meta_gradient == "none" else kept), log
 
     def filled(self, context: Int[Tensor, "r t"]) -> Int[Tensor, "r _"]:
-        """The context, at least one token wide."""
-        return context if context.shape[1] else F.pad(context, (0, 1), value=self.pad)
+        """The context with its padding on the right, at least one token wide."""
+        return pushed(context, self.pad) if context.shape[1] else F.pad(context, (0, 1), value=self.pad)
 
     def objective(self, before: State) -> Objective:
         """What a write of `(context, source)` makes smaller; `before` is the memory it begins with."""

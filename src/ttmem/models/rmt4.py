@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..checks import at_least
 from ..core.objectives import Objective
-from ..core.state import Log, State, Tree, usable
+from ..core.state import Log, State, Tree, detach, usable
 from ..memories.base import Source
 from ..memories.tokens import MemoryTokens
 from ..nn.layers import RMSNorm
@@ -90,6 +90,7 @@ class RMT4(MetaMemory):
         written, log = super().write(state, segment, steps)
         if self.gate is not None:
             written = written._replace(fast={"mem": self.gate(usable(state).fast["mem"], written.fast["mem"])})
+            written = detach(written) if self.config.meta_gradient == "none" else written
         return written, log
 
     def objective(self, before: State) -> Objective:

@@ -83,11 +83,22 @@ def parted(
             [0, 0]]), tensor([[6, 7, 1],
             [8, 1, 0]]))
     """
+    ids = pushed(ids, pad)
     segment, _ = places(ids, separator, size)
     real = ids != pad
     count = torch.where(real, segment + 1, 0).amax(1, keepdim=True) if ids.shape[1] else segment
     early = real & (segment < count - last)
     return aligned(ids, early, pad), aligned(ids, real & ~early, pad)
+
+
+def pushed(ids: Int[Tensor, "b t"], pad: int) -> Int[Tensor, "b t"]:
+    """The tokens of each row at its front, in order, all padding behind.
+
+    >>> pushed(torch.tensor([[0, 5, 0, 6], [7, 8, 0, 0]]), pad=0)
+    tensor([[5, 6, 0, 0],
+            [7, 8, 0, 0]])
+    """
+    return ids.gather(1, ids.eq(pad).to(torch.int8).argsort(dim=1, stable=True))
 
 
 def aligned(ids: Int[Tensor, "b t"], kept: Bool[Tensor, "b t"], pad: int) -> Int[Tensor, "b n"]:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..checks import not_negative
 from ..core.state import Log, State, detach, map_state
 from ..memories.base import wide
 from ..nn.layers import RMSNorm, SwiGLU
@@ -106,6 +107,7 @@ class Titans(nn.Module):
 
     def start(self, batch: int) -> State:
         """A state that has read nothing."""
+        not_negative(batch=batch)
         return State({name: block.start(batch) for name, block in self.blocks.named_children()})  # type: ignore[operator]
 
     def unread(self) -> State:
@@ -121,6 +123,9 @@ class Titans(nn.Module):
         """
         if ids.ndim != 2:
             raise ValueError(f"ids must be (batch, time), got {tuple(ids.shape)}")
+        if mask is not None:
+            check_mask(mask, ids)
+            ids = ids.masked_fill(~mask, 0)  # what stands in padding may be anything
         hidden, state = self.hidden(self.embedding(ids), state, mask)
         return self.logits(hidden), state
 
@@ -141,6 +146,8 @@ class Titans(nn.Module):
         """`hidden` for left-aligned rows, the first `lengths` tokens of which are real."""
         if x.ndim != 3:
             raise ValueError(f"embeddings must be (batch, time, dim), got {tuple(x.shape)}")
+        if not len(x):
+            raise ValueError("ids must have a row, got an empty batch")
         if not x.shape[1]:
             return self.norm(x), self.start(len(x)) if state is None else self.checked(state, len(x))
         state, carried = self.unread() if state is None else state, {}
@@ -189,7 +196,7 @@ class Titans(nn.Module):
         if not context.shape[1]:
             return torch.zeros(len(context), device=context.device)
         told = context[:, 1:] != self.config.pad
-        nats = F.cross_entropy(wide(self.logits(hidden[:, :-1]).mT), context[:, 1:], reduction="none") * told
+        nats = F.cross_entropy(wide(self.logits(hidden[:, :-1]).mT), context[:, 1:].long(), reduction="none") * told
         return nats.sum(1) / told.sum(1).clamp(min=1)
 
     def read(self, state: State, query: Int[Tensor, "b q s"], target: Int[Tensor, "b q y"]) -> Float[Tensor, "b q y v"]:

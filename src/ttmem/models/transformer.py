@@ -157,9 +157,7 @@ class Attention(nn.Module):
         keys = [k.expand(len(q), -1, -1, -1) for k in keys]
         k, v = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in (keys, values))
         t, prefix = q.shape[2], k.shape[2] - q.shape[2]
-        # Compiled code has the mask built in; torch.compile warns of a cache that it will not look into.
-        make = visible.__wrapped__ if torch.compiler.is_compiling() else visible
-        mask = make(t, prefix, window, q.device)
+        mask = visible(t, prefix, window, q.device)
         return attend(q, k, v, mask)
 
 

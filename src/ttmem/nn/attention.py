@@ -40,7 +40,6 @@ def attend_fused(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
 
 
-@lru_cache(maxsize=64)
 def visible(t: int, prefix: int, window: int | None, device: torch.device) -> Bool[Tensor, "t s"]:
     """Who sees whom when `t` tokens follow `prefix` memory tokens: `(t, prefix + t)`, true where allowed.
 
@@ -49,10 +48,20 @@ def visible(t: int, prefix: int, window: int | None, device: torch.device) -> Bo
     >>> visible(3, 1, 2, torch.device("cpu")).int().tolist()
     [[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 1, 1]]
     """
+    # A mask takes so many bytes. Compiled code has it built in, and torch.compile warns of a cache.
+    kept = t * (prefix + t) <= _KEPT and not torch.compiler.is_compiling()
+    make = _kept if kept else _made
+    return make(t, prefix, window, device)
+
+
+def _made(t: int, prefix: int, window: int | None, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         row, column = torch.arange(t, device=device)[:, None], torch.arange(t, device=device)
         near = (column <= row) & (row - column < (window or t + 1))
         return torch.cat([near.new_ones(t, prefix), near], dim=1)
+
+
+_KEPT, _kept = 2**20, lru_cache(maxsize=64)(_made)
 
 
 def attend_near(
