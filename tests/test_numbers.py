@@ -55,6 +55,8 @@ CAPACITY = {
 CARRIED = {
     "PRMT4": "prmt4",
     "RMT4, learned addresses, gate and stem": "rmt4",
+    "... with learned momentum and forgetting": "forgetting",
+    "... with a gate": "gate",
     "... shown 16 segments, the outer gradient through the last four": "rmt4 to 16",
     "RMT4, sines and stem": "sines",
     "... then 600 steps on up to 20 segments": "sines to 20",
