@@ -230,7 +230,7 @@ TABLES = {
     },
     **{
         f"books, {kind}": Table("docs/segments.md", LENGTHS, books(kind), ("contexts asked",), place)
-        for place, kind in enumerate(("qa1", "qa4", "qa5"))
+        for place, kind in enumerate(("qa1", "qa4", "qa5", "qa2"))
     },
     "capacity": Table("docs/segments.md", "| memory | bytes | with 1, 2, 3, 5, 8", capacity),
     "carried": Table("docs/segments.md", "| | bytes | after eight writes:", carried),
