@@ -103,9 +103,8 @@ def pushed(ids: Int[Tensor, "b t"], pad: int) -> Int[Tensor, "b t"]:
 
 def aligned(ids: Int[Tensor, "b t"], kept: Bool[Tensor, "b t"], pad: int) -> Int[Tensor, "b n"]:
     """The kept tokens of each row at its front, padding behind, no wider than the longest."""
-    order = (~kept).to(torch.int8).argsort(dim=1, stable=True)
     width = int(kept.sum(1).amax()) if kept.numel() else 0
-    return torch.where(kept, ids, pad).gather(1, order)[:, :width]
+    return pushed(torch.where(kept, ids, pad), pad)[:, :width]
 
 
 def outer_write(model: MemoryModel, context: Int[Tensor, "b t"], config: SegmentConfig, pad: int) -> tuple[State, Log]:
