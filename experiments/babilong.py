@@ -6,9 +6,10 @@
 ARMT, PRMT4, RMT4 and Titans (MAC, LMM; linear memories), all small, with a token a word. The way there is BABILong's:
 facts alone, then contexts of twice the length again and again. "prmt4 to 4k" goes on like this up to 4,096 tokens,
 with the outer gradient through the last eight segments of 64 (`truncate`); "rmt4 through two" has it through the last
-two of any text (LOG.md: RMT4's explodes on QA5 and QA2, and that alone does not stop it). The context is read once, then gone; the
-question is asked of the state alone. Accuracy (exact match) on the test split, stories and books of its own, with 95 %
-intervals over samples (of several seeds a line each), and with the memory reset: what the question alone gives away.
+two of any text (LOG.md: RMT4's explodes on QA5 and QA2, and that alone does not stop it). The context is read once,
+then gone; the question is asked of the state alone. Accuracy (exact match) on the test split, stories and books of its
+own, with 95 % intervals over samples (of several seeds a line each), and with the memory reset: what the question alone
+gives away.
 """
 
 from dataclasses import replace
