@@ -45,6 +45,7 @@ VARIANTS["rmt4"] = ModelConfig(
     vocab=VOCAB, dim=64, layers=3, conv=CONV, memory="rmt4", slots=16, weigh=True, separator=None, segment_size=SEGMENT
 )
 VARIANTS["rmt4 through two"] = replace(VARIANTS["rmt4"], truncate=2)
+VARIANTS["rmt4 addresses"] = replace(VARIANTS["rmt4"], addresses="learned")
 for name in ("mac", "lmm"):
     VARIANTS[name] = TitansConfig(
         name,
@@ -134,7 +135,9 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-OWN = {"rmt4": {"muon_lr": 0.005}, LONG: {"steps": 2800}}  # RMT4's chained writes diverge at .01 (LOG.md)
+OWN: dict[str, dict[str, Any]] = {name: {"muon_lr": 0.005} for name in VARIANTS if name.startswith("rmt4")}
+"""RMT4's chained writes diverge at .01 (LOG.md)."""
+OWN[LONG] = {"steps": 2800}
 
 
 def facts(kind: str) -> study.Study:

@@ -110,6 +110,18 @@ def test_a_row_without_a_segment_keeps_its_memory(changes):
     torch.testing.assert_close(memory_of(both)[1:], memory_of(alone), **near)
 
 
+def test_a_row_without_a_segment_costs_nothing(monkeypatch):
+    made, context = rmt4(), text([3, 4, 2], [4])
+    rows, hidden = [], made.backbone.hidden
+    monkeypatch.setattr(made.backbone, "hidden", lambda x, prefix: rows.append(len(prefix)) or hidden(x, prefix))
+    state, log = made.write(made.start(2), context)
+    steps = made.config.steps
+    assert rows == [2] * steps + [1] * 2 * steps and not log.loss[steps:, 1].any() and log.loss[:, 0].all()
+    rows.clear()
+    made.left(state, context)
+    assert rows == [4]
+
+
 @options
 def test_padding_and_other_rows_change_nothing(changes):
     made, context = rmt4(**changes), text([3, 2], [4, 1])

@@ -22,7 +22,7 @@ from ..core.state import Log, State, Tree, detach, usable
 from ..memories.base import Source
 from ..memories.tokens import MemoryTokens
 from ..nn.layers import RMSNorm
-from .base import Backbone
+from .base import Backbone, of_rows
 from .meta_memory import MetaMemory, WriteConfig
 from .segments import SegmentConfig, cut, outer_write, spread_out
 
@@ -70,12 +70,26 @@ class RMT4(MetaMemory):
         self.gate = Gate(dim) if config.gate else None
 
     def write(self, state: State, context: Int[Tensor, "b t"], steps: int | None = None) -> tuple[State, Log]:
-        """K gradient steps on each segment in turn; the log's fields are `(segments * steps, batch)`."""
+        """K gradient steps on each segment in turn; the log's fields are `(segments * steps, batch)`.
+
+        A row that has no more segments keeps its memory, bit for bit, and costs nothing; its log says 0 there.
+        """
         logs = []
         for segment in self.segments(context).unbind(1):
-            state, log = self.write_segment(state, segment, steps)
+            state, log = self.write_told(state, segment, steps)
             logs.append(log)
         return state, Log(*(torch.cat(part) for part in zip(*logs, strict=True)))
+
+    def write_told(self, state: State, segment: Int[Tensor, "b t"], steps: int | None) -> tuple[State, Log]:
+        """Write the rows that have some of a segment, and leave the others out of the work."""
+        told = (segment != self.pad).any(1)
+        if told.all() or not told.any():
+            return self.write_segment(state, segment, steps)
+        state, rows = usable(of_rows(state, len(segment), self.start(1).fast)), told.nonzero()[:, 0]
+        own, log = self.write_segment(state._replace(fast={"mem": state.fast["mem"][rows]}), segment[rows], steps)
+        fast = {"mem": state.fast["mem"].index_copy(0, rows, own.fast["mem"])}
+        parts = (part.new_zeros(len(part), len(segment)).index_copy(1, rows, part) for part in log)
+        return own._replace(fast=fast), Log(*parts)
 
     def outer_write(self, context: Int[Tensor, "b t"]) -> tuple[State, Log]:
         """Write all segments; with `truncate` the outer loop sees the last of them."""
@@ -117,10 +131,14 @@ class RMT4(MetaMemory):
         With `truncate` over as many of each row, evenly spread, so that it does not grow with the context either.
         """
         segments, most = self.segments(context), self.config.truncate
-        segments = (segments if most is None else spread_out(segments, self.pad, most)).flatten(0, 1)
-        loss = self.remains(state, segments)
-        real = (segments != self.pad).any(1)
-        return (loss * real).sum() / real.sum().clamp(min=1)
+        segments = segments if most is None else spread_out(segments, self.pad, most)
+        told = (segments != self.pad).any(2)
+        if not told.any():
+            return self.remains(state, segments[:, 0]).mean()  # of nothing: 0
+        if told.all():
+            return self.remains(state, segments.flatten(0, 1)).mean()
+        state = state._replace(fast={"mem": state.fast["mem"][told.nonzero()[:, 0]]})  # one for each segment there is
+        return self.remains(state, segments[told]).mean()
 
 
 class Gate(nn.Module):
