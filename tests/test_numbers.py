@@ -24,6 +24,8 @@ CELLS = {
 }
 BOOKS = {
     "RMT4": "rmt4",
+    "RMT4, addresses by content": "rmt4",
+    "RMT4, learned addresses": "rmt4 addresses",
     "LMM (Titans)": "lmm",
     "LMM (below)": "lmm",
     "PRMT4, shown up to 4k": "prmt4 to 4k",
@@ -57,6 +59,8 @@ CARRIED = {
     "RMT4, learned addresses, gate and stem": "rmt4",
     "... with learned momentum and forgetting": "forgetting",
     "... with a gate": "gate",
+    "... with weights of tokens": "weigh",
+    "... with a replay": "replay",
     "... shown 16 segments, the outer gradient through the last four": "rmt4 to 16",
     "RMT4, sines and stem": "sines",
     "... then 600 steps on up to 20 segments": "sines to 20",

@@ -7,7 +7,8 @@ m_0 ──K steps on L(m; s_1)──► m_1 ──K steps on L(m; s_2)──► 
 L(m; s) is the log-loss of the segment, as in meta_memory.py, and the outer loop goes back through all K S steps. Its
 write loss asks the *last* memory for every segment: what a later write destroys is paid for. Further ways not to
 forget, each of them an option: learned momentum and forgetting (`rule="titans"`), step sizes learned per step, a gate,
-and a replay of what the memory said before.
+and a replay of what the memory said before. Give it a backbone with learned addresses or sines: where memory tokens are
+found by what they hold, the outer gradient of chained writes can explode (docs/segments.md).
 """
 
 from dataclasses import dataclass
