@@ -58,6 +58,7 @@ CARRIED = {
     "... with a gate": "gate",
     "... with weights of tokens": "weigh",
     "... with a replay": "replay",
+    "... with step sizes that stay at 2.5": "fixed step sizes",
     "... shown 16 segments, the outer gradient through the last four": "rmt4 to 16",
     "RMT4, sines and stem": "sines",
     "... then 600 steps on up to 20 segments": "sines to 20",
